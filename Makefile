@@ -1,0 +1,49 @@
+# `make demo` and `make test` work on a fresh machine with Python and make: they set up .venv first, once.
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test lint format bench clean
+
+demo: .venv/demo.stamp
+	$(BIN)/zig demo $(ARGS)
+
+test: .venv/test.stamp
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: .venv/test.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: .venv/test.stamp
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: .venv/test.stamp
+	$(PIP) -e '.[bench]'
+	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis zig-demo
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("zig needs Python 3.10 or newer; name one: make PYTHON=python3.12" if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv .venv
+
+# torch goes first and alone: a CPU build that pip knows of is then kept by everything that depends on torch.
+.venv/torch.stamp: constraints.txt | .venv/bin/python
+	@echo "setting up .venv (once, a few minutes)"
+	$(PIP) torch
+	@touch $@
+
+.venv/demo.stamp: pyproject.toml .venv/torch.stamp
+	$(PIP) -e '.[train]'
+	@touch $@
+
+.venv/test.stamp: pyproject.toml .venv/torch.stamp
+	$(PIP) -e '.[dev,train,zoo]'
+	@touch $@

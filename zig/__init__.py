@@ -1,0 +1,42 @@
+"""zig makes neural networks smaller without changing what they compute.
+
+    partition = zig.analyze("model.onnx")
+    plan = zig.prune(partition, ratio=0.5)
+    report = zig.compress("model.onnx", "small.onnx", plan)
+
+Names are loaded when they are first used, so that `import zig` costs nothing and needs neither torch nor onnxruntime.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zig.budget import Budget, cost
+    from zig.graph import Graph, load
+    from zig.partition import NodeGroup, Partition, analyze
+    from zig.plan import Plan, prune
+    from zig.surgery import Report, compress, zero
+    from zig.training.oto import OTO  # noqa: TID251 - a name only; the module is loaded when OTO is asked for
+    from zig.verify import Comparison, verify
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "OTO": "zig.training.oto",
+    "Budget": "zig.budget", "cost": "zig.budget",
+    "Graph": "zig.graph", "load": "zig.graph",
+    "NodeGroup": "zig.partition", "Partition": "zig.partition", "analyze": "zig.partition",
+    "Plan": "zig.plan", "prune": "zig.plan",
+    "Report": "zig.surgery", "compress": "zig.surgery", "zero": "zig.surgery",
+    "Comparison": "zig.verify", "verify": "zig.verify",
+}  # fmt: skip
+__all__ = [
+    "OTO", "Budget", "Comparison", "Graph", "NodeGroup", "Partition", "Plan", "Report", "analyze", "compress", "cost",
+    "load", "prune", "verify", "zero",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'zig' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,310 @@
+"""The shape arithmetic of exporters, evaluated before the model runs.
+
+TorchScript exports compute shapes at run time (`Shape -> Gather -> Div -> Concat -> Reshape`). Here each element of
+such an integer tensor becomes a number or a `Dim`, so that rules see constants; and sizes that onnx's own inference
+left open are completed from them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import TensorProto
+
+from zig.dims import Dim, Size, divide, product, symbol
+
+if TYPE_CHECKING:
+    from zig.graph import Graph, Node
+
+Shapes = dict[str, tuple[Size, ...]]
+Array = np.ndarray[Any, Any]
+_LARGEST = 4096  # elements of a tensor that counts as shape arithmetic
+
+
+def anonymous(tensor: str, axis: int) -> str:
+    """The name of a size that nothing names: the axis itself."""
+    return f"{tensor}[{axis}]"
+
+
+def evaluate(graph: Graph, shapes: Shapes, complete: bool = False) -> dict[str, Array]:
+    """Evaluate every integer tensor that follows from shapes and constants.
+
+    Args:
+        graph: its `nodes`, `initializers` and `array` are read.
+        shapes: sizes of all tensors; with `complete`, open sizes are filled in on the way.
+        complete: whether to fill `shapes`.
+
+    Returns:
+        For each known tensor an array of numbers, or of objects where a `Dim` is among them.
+    """
+    values: dict[str, Array] = {}
+    for node in graph.nodes:
+        _read_constants(graph, node, values)
+        operation = VALUES.get(node.op)
+        if operation and all(not name or name in values or node.op in _BY_SHAPE for name in node.inputs):
+            result = _attempt(operation, node, values, shapes)
+            if result is not None and node.outputs:
+                values[node.outputs[0]] = result
+                shapes[node.outputs[0]] = result.shape
+        if complete:
+            _complete(node, shapes, values)
+    return values
+
+
+def _read_constants(graph: Graph, node: Node, values: dict[str, Array]) -> None:
+    for name in node.inputs:
+        tensor = graph.initializers.get(name)
+        if tensor is not None and name not in values:
+            count = math.prod(tensor.dims)
+            if count <= (_LARGEST if tensor.data_type in _INTEGERS else 8):
+                values[name] = graph.array(name)
+
+
+_INTEGERS = {TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL}
+
+
+def _attempt(operation: Callable[..., Any], node: Node, values: dict[str, Array], shapes: Shapes) -> Array | None:
+    try:
+        if node.op in _BY_SHAPE:
+            result = operation(node, shapes[node.inputs[0]])
+        else:
+            result = operation(node, *(values[name] if name else None for name in node.inputs))
+    except (TypeError, KeyError, ValueError, IndexError, ZeroDivisionError):
+        return None  # not shape arithmetic after all: the tensor is simply not known in advance
+    result = np.asarray(result)
+    return result if result.size <= _LARGEST else None
+
+
+def _object(sizes: Any) -> Array:
+    """Numbers where all are numbers, else objects."""
+    flat = list(sizes)
+    if not any(isinstance(size, Dim) for size in flat):
+        return np.array(flat, np.int64)
+    array = np.empty(len(flat), object)
+    array[:] = flat
+    return array
+
+
+def _axes(node: Node, given: Array | None) -> Any:
+    axes = node.attribute("axes") if given is None else given
+    return None if axes is None else tuple(int(a) for a in np.atleast_1d(axes))
+
+
+def _squeeze(node: Node, x: Array, axes: Array | None = None) -> Array:
+    return np.squeeze(x, _axes(node, axes))
+
+
+def _unsqueeze(node: Node, x: Array, axes: Array | None = None) -> Array:
+    return np.expand_dims(x, _axes(node, axes))
+
+
+def _slice(node: Node, x: Array, *given: Array | None) -> Array:
+    operands = [*given, None, None, None, None][:4]
+    starts, ends = (
+        node.attribute(n) if o is None else o for n, o in zip(("starts", "ends"), operands[:2], strict=True)
+    )
+    axes = node.attribute("axes") if operands[2] is None else operands[2]
+    axes = range(len(starts)) if axes is None else axes
+    steps = np.ones(len(starts), np.int64) if operands[3] is None else operands[3]
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        index = [slice(None)] * x.ndim
+        index[int(axis)] = slice(int(start), None if step < 0 and end < -x.shape[int(axis)] else int(end), int(step))
+        x = x[tuple(index)]
+    return x
+
+
+def _cast(node: Node, x: Array) -> Array:
+    to = node.attribute("to")
+    if x.dtype == object:
+        return x
+    if to in (TensorProto.INT64, TensorProto.INT32):
+        return x.astype(np.int64)
+    return x.astype(np.bool_) if to == TensorProto.BOOL else x.astype(np.float64)
+
+
+def _div(_: Node, a: Array, b: Array) -> Array:
+    whole = all(x.dtype == object or np.issubdtype(x.dtype, np.integer) for x in (a, b))
+    return np.floor_divide(a, b) if whole else np.true_divide(a, b)
+
+
+def _fill(node: Node, shape: Array) -> Array:
+    tensor = node.attribute("value")
+    value = 0 if tensor is None else _scalar(tensor)
+    return np.full([int(s) for s in shape], value)
+
+
+def _scalar(tensor: TensorProto) -> Any:
+    from onnx import numpy_helper  # noqa: PLC0415
+
+    return numpy_helper.to_array(tensor).reshape(-1)[0]
+
+
+def _shape(node: Node, shape: tuple[Size, ...]) -> Array:
+    return _object(shape[node.attribute("start", 0) : node.attribute("end")])
+
+
+def _equal(_: Node, a: Array, b: Array) -> Array:
+    """Equality that is the same for every value of a symbol; unknown ones are left alone by a TypeError."""
+    pairs = np.broadcast(a, b)
+    results = [x == y for x, y in pairs]
+    if any(
+        x != y and (isinstance(x, Dim) ^ isinstance(y, Dim)) is False and isinstance(x, Dim)
+        for x, y in np.broadcast(a, b)
+    ):
+        raise TypeError("two different symbols may still be equal")
+    return np.array(results, bool).reshape(pairs.shape)
+
+
+# What each operator of shape arithmetic computes, on arrays of numbers or `Dim`s.
+VALUES: dict[str, Callable[..., Any]] = {
+    "Shape": _shape,
+    "Size": lambda node, shape: product(shape),
+    "Identity": lambda node, x: x,
+    "Cast": _cast,
+    "Gather": lambda node, x, i: np.take(x, i.astype(np.int64), axis=node.attribute("axis", 0)),
+    "GatherElements": lambda node, x, i: np.take_along_axis(x, i.astype(np.int64), axis=node.attribute("axis", 0)),
+    "Slice": _slice,
+    "Concat": lambda node, *xs: np.concatenate([np.asarray(x) for x in xs], axis=node.attribute("axis", 0)),
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+    "Reshape": lambda node, x, s: x.reshape([int(i) for i in s]),
+    "Transpose": lambda node, x: np.transpose(x, node.attribute("perm")),
+    "Add": lambda node, a, b: np.add(a, b),
+    "Sub": lambda node, a, b: np.subtract(a, b),
+    "Mul": lambda node, a, b: np.multiply(a, b),
+    "Div": _div,
+    "Mod": lambda node, a, b: np.mod(a, b),
+    "Neg": lambda node, a: np.negative(a),
+    "Floor": lambda node, a: a if a.dtype == object else np.floor(a),
+    "Ceil": lambda node, a: a if a.dtype == object else np.ceil(a),
+    "Sqrt": lambda node, a: np.sqrt(a.astype(np.float64)),
+    "Min": lambda node, *xs: np.minimum.reduce([x.astype(np.int64) for x in xs]),
+    "Max": lambda node, *xs: np.maximum.reduce([x.astype(np.int64) for x in xs]),
+    "Equal": _equal,
+    "Where": lambda node, c, a, b: np.where(c.astype(bool), a, b),
+    "Expand": lambda node, x, s: np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(int(i) for i in s))),
+    "ConstantOfShape": _fill,
+    "Range": lambda node, a, b, c: np.arange(int(a), int(b), int(c)),
+    "ReduceProd": lambda node, x, *axes: np.array(
+        [product(x.tolist())] if node.attribute("keepdims", 1) else product(x.tolist())
+    ),
+}
+_BY_SHAPE = {"Shape", "Size"}
+
+
+def reshaped(shape: tuple[Size, ...], target: Array, allowzero: bool = False) -> tuple[Size, ...]:
+    """The sizes that Reshape gives: 0 copies, -1 takes what is left."""
+    sizes = [shape[i] if s == 0 and not allowzero else s for i, s in enumerate(target.tolist())]
+    if -1 in sizes:
+        rest = divide(product(shape), product(s for s in sizes if s != -1))
+        sizes[sizes.index(-1)] = symbol(f"{product(shape)}/{sizes}") if rest is None else rest
+    return tuple(sizes)
+
+
+def broadcast(*shapes: tuple[Size, ...]) -> tuple[Size, ...]:
+    """The common shape under numpy's rules; a symbol meets a symbol as itself."""
+    rank = max(map(len, shapes))
+    columns = zip(*((1,) * (rank - len(s)) + tuple(s) for s in shapes), strict=True)
+    return tuple(_widest(column) for column in columns)
+
+
+def _widest(column: tuple[Size, ...]) -> Size:
+    numbers = [size for size in column if isinstance(size, int) and size != 1]
+    return numbers[0] if numbers else next((size for size in column if size != 1), 1)
+
+
+def _complete(node: Node, shapes: Shapes, values: dict[str, Array]) -> None:
+    """Fill in the sizes of a node's outputs that inference left open."""
+    for i, name in enumerate(node.outputs):
+        known = shapes.get(name)
+        if not name or (known is not None and not any(_is_open(s, name, a) for a, s in enumerate(known))):
+            continue
+        sizes = _sizes(node, i, shapes, values)
+        if sizes is not None and (known is None or len(known) == len(sizes)):
+            keep = known or sizes
+            shapes[name] = tuple(
+                s if known is None or _is_open(k, name, a) else k
+                for a, (k, s) in enumerate(zip(keep, sizes, strict=True))
+            )
+
+
+def _is_open(size: Size, tensor: str, axis: int) -> bool:
+    return isinstance(size, Dim) and (size == symbol(anonymous(tensor, axis)) or str(size).startswith("unk__"))
+
+
+def _sizes(node: Node, output: int, shapes: Shapes, values: dict[str, Array]) -> tuple[Size, ...] | None:
+    inputs = [shapes.get(name) for name in node.inputs if name]
+    if node.op in SIZES and inputs and inputs[0] is not None:
+        try:
+            return SIZES[node.op](node, inputs, [values.get(name) for name in node.inputs])
+        except (TypeError, IndexError, ValueError, KeyError, AttributeError):
+            return None  # an operand is not known in advance, so neither is the size
+    if node.op in BROADCASTING and all(s is not None for s in inputs) and inputs:
+        return broadcast(*(s for s in inputs if s is not None))
+    return None
+
+
+BROADCASTING = {
+    "Abs", "Add", "And", "BatchNormalization", "Cast", "Ceil", "Celu", "Clip", "Cos", "Div", "Dropout", "Elu", "Equal",
+    "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu",
+    "Less", "LessOrEqual", "Log", "LogSoftmax", "Max", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow",
+    "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softmax", "Softplus", "Softsign", "Sqrt", "Sub",
+    "Tanh", "Where", "LayerNormalization", "InstanceNormalization", "GroupNormalization",
+}  # fmt: skip
+
+
+def _window(node: Node, inputs: list[Any], _: Any) -> tuple[Size, ...]:
+    """Spatial sizes of a convolution or pooling window, by ONNX's formula."""
+    x: Any = inputs[0]
+    weight: Any = inputs[1] if node.op == "Conv" else None
+    kernel = node.attribute("kernel_shape") or list(weight[2:])
+    count = len(kernel)
+    strides, dilations = (node.attribute(n) or [1] * count for n in ("strides", "dilations"))
+    pads = node.attribute("pads") or [0] * 2 * count
+    if node.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or node.attribute("ceil_mode", 0):
+        raise ValueError("padding that depends on the size")
+    sizes = [
+        (x[2 + i] + (pads[i] + pads[i + count] - dilations[i] * (kernel[i] - 1) - 1)) // strides[i] + 1
+        for i in range(count)
+    ]
+    return (x[0], weight[0] if weight is not None else x[1], *sizes)
+
+
+def _matmul(_: Node, inputs: list[Any], __: Any) -> tuple[Size, ...]:
+    a, b = inputs
+    return (*broadcast(a[:-2], b[:-2]), a[-2], b[-1])
+
+
+def _concat(node: Node, inputs: list[Any], _: Any) -> tuple[Size, ...]:
+    axis = node.attribute("axis") % len(inputs[0])
+    sizes = list(broadcast(*inputs))
+    sizes[axis] = sum((s[axis] for s in inputs[1:]), start=inputs[0][axis])
+    return tuple(sizes)
+
+
+def _resized(node: Node, inputs: list[Any], values: list[Any]) -> tuple[Size, ...]:
+    if len(values) > 3 and values[3] is not None:
+        return tuple(values[3].tolist())
+    scales = values[2 if len(values) > 2 else 1]
+    return tuple(
+        s * int(k) if float(k).is_integer() else s // int(1 / k) for s, k in zip(inputs[0], scales, strict=True)
+    )
+
+
+# How the sizes of an output follow where onnx's inference gave up.
+SIZES: dict[str, Callable[..., tuple[Size, ...]]] = {
+    "Reshape": lambda node, ins, vals: reshaped(ins[0], vals[1], bool(node.attribute("allowzero", 0))),
+    "Expand": lambda node, ins, vals: broadcast(ins[0], tuple(vals[1].tolist())),
+    "ConstantOfShape": lambda node, ins, vals: tuple(vals[0].tolist()),
+    "Transpose": lambda node, ins, vals: tuple(ins[0][i] for i in node.attribute("perm") or range(len(ins[0]))[::-1]),
+    "Conv": _window,
+    "MaxPool": _window,
+    "AveragePool": _window,
+    "MatMul": _matmul,
+    "Concat": _concat,
+    "Resize": _resized,
+    "Upsample": _resized,
+}

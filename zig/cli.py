@@ -1,0 +1,472 @@
+"""The `zig` command: every command is a thin call into the library.
+
+Results go to stdout (only JSON with `--json`), everything else to stderr. Exit code 0 is success, 1 a job that failed
+(outputs differ, nothing to remove with `--strict`), 2 wrong use or unreadable input, 130 an interrupt. An error is one
+sentence; `--debug` adds the traceback. Imports stand inside the functions, so that a command loads only what it needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from zig.errors import UsageError, VerifyError, ZigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from zig.partition import Partition
+    from zig.surgery import Report
+    from zig.verify import Comparison
+
+SHOWN = 40  # lines of a table for people; --json has them all
+INTERRUPTED = 130
+
+
+class Forks(str, Enum):
+    """How the two sides of a split axis are pruned."""
+
+    heads = "heads"
+    head_dims = "head_dims"
+    finest = "finest"
+
+
+class Of(str, Enum):
+    """What a ratio is a share of."""
+
+    params = "params"
+    macs = "macs"
+    groups = "groups"
+
+
+class Criterion(str, Enum):
+    """What makes a group important."""
+
+    magnitude = "magnitude"
+    random = "random"
+
+
+class Scope(str, Enum):
+    """Where groups compete."""
+
+    global_ = "global"
+    local = "local"
+
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.", show_default=False)]
+Target = Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The file to write.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on stdout.")]
+Keep = Annotated[
+    Optional[list[str]],  # noqa: UP045 - typer reads the annotation at run time on Python 3.10 too
+    typer.Option(
+        "--keep", metavar="PATTERN", help="Never prune initializers of this name (* and ? match); repeatable."
+    ),
+]
+ForksOption = Annotated[Forks, typer.Option("--forks", help="What goes together where an axis is split, as for heads.")]
+Picture = Optional[Path]  # noqa: UP045 - as above
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+Samples = Annotated[int, typer.Option("--samples", min=1, help="How many inputs to run.")]
+Rtol = Annotated[float, typer.Option("--rtol", min=0, help="Allowed difference, as a share of the largest output.")]
+Atol = Annotated[float, typer.Option("--atol", min=0, help="Allowed absolute difference.")]
+Data = Annotated[
+    Optional[Path],  # noqa: UP045 - as above
+    typer.Option("--data", metavar="NPZ", help="Real inputs by name, samples along the first axis; else random ones."),
+]
+Provider = Annotated[str, typer.Option("--provider", help="Where onnxruntime runs: cpu, cuda, ...")]
+
+app = typer.Typer(
+    help="Prunes neural networks exactly, from the ONNX file.",
+    epilog="Example: zig compress model.onnx -o small.onnx",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and leave the process with its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # Taken out here so that it may stand anywhere on the line.
+    debug = "--debug" in given
+    sys.exit(_run([argument for argument in given if argument != "--debug"] or ["--help"], debug))
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    """Exit code of a command line; an error becomes one sentence on stderr."""
+    # typer carries a copy of click or depends on it, according to its version; this is its usage error in both.
+    misuse: type[Exception] = typer.BadParameter.__bases__[0]
+    try:
+        return int(app(arguments, prog_name="zig", standalone_mode=False) or 0)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except (ZigError, OSError, MemoryError, misuse) as error:
+        if debug:
+            raise
+        print(f"zig: error: {_sentence(error)}", file=sys.stderr)
+        return error.exit_code if isinstance(error, ZigError) else 1 if isinstance(error, MemoryError) else 2
+
+
+def _sentence(error: BaseException) -> str:
+    """One plain sentence on one line."""
+    if isinstance(error, MemoryError):
+        return "not enough memory for this model on this machine"
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if isinstance(error, ZigError):
+        return " ".join(str(error).split())
+    message = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
+    return f"{message[:1].lower()}{message[1:]}; see --help"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import zig
+
+        print(zig.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Prunes neural networks exactly, from the ONNX file."""
+    del version, debug  # the one has its callback, main() has taken the other; here they are declared for the help
+
+
+@app.command(epilog="Example: zig analyze model.onnx --svg groups.svg")
+def analyze(
+    model: Model,
+    as_json: Json = False,
+    forks: ForksOption = Forks.heads,
+    keep: Keep = None,
+    svg: Annotated[Picture, typer.Option("--svg", metavar="FILE", help="Draw the groups as SVG (graphviz).")] = None,
+    pdf: Annotated[Picture, typer.Option("--pdf", metavar="FILE", help="Draw the groups as PDF (graphviz).")] = None,
+    dot: Annotated[Picture, typer.Option("--dot", metavar="FILE", help="Write the drawing as graphviz text.")] = None,
+) -> None:
+    """Show what can be pruned, what can't, and why."""
+    import zig
+
+    pictures = [(form, target) for form, target in (("svg", svg), ("pdf", pdf), ("dot", dot)) if target]
+    for _, target in pictures:
+        _check_target(target)
+    partition = zig.analyze(model, forks=forks.value, keep=tuple(keep or ()))
+    for form, target in pictures:
+        _draw(partition, target, form)
+    summary = partition.summary()
+    if as_json:
+        _print_json(summary)
+    else:
+        _show_summary(str(model), summary)
+
+
+@app.command(epilog="Example: zig prune model.onnx -o zeroed.onnx --ratio 0.5 --of macs")
+def prune(
+    model: Model,
+    output: Target,
+    ratio: Annotated[float, typer.Option("--ratio", help="The share to remove, between 0 and 1.", show_default=False)],
+    of: Annotated[Of, typer.Option("--of", help="What the ratio is a share of.")] = Of.params,
+    criterion: Annotated[
+        Criterion, typer.Option("--criterion", help="What makes a group important.")
+    ] = Criterion.magnitude,
+    scope: Annotated[
+        Scope, typer.Option("--scope", help="Where groups compete; local: in each node group.")
+    ] = Scope.global_,
+    round_to: Annotated[int, typer.Option("--round-to", min=1, help="Keep widths multiples of this number.")] = 1,
+    seed: Seed = 0,
+    forks: ForksOption = Forks.heads,
+    keep: Keep = None,
+    as_json: Json = False,
+) -> None:
+    """Zero the least important groups.
+
+    The file keeps its shape; `zig compress` then makes it small.
+    """
+    import zig
+
+    if not 0 < ratio < 1:
+        raise UsageError(f"--ratio is {ratio:g}; give a share between 0 and 1, such as 0.5")
+    _check_target(output)
+    partition = zig.analyze(model, forks=forks.value, keep=tuple(keep or ()))
+    plan = zig.prune(
+        partition,
+        ratio=ratio,
+        of=of.value,
+        criterion=criterion.value,
+        scope=scope.value,
+        seed=seed,
+        round_to=round_to,
+    )
+    with _writing(output):
+        zig.zero(plan, output)
+    before, after = zig.cost(partition), zig.cost(partition, plan.remove)
+    removed, groups = int(plan.remove.sum()), len(partition)
+    if as_json:
+        _print_json({"output": str(output), "removed": removed, "groups": groups, "before": before, "after": after})
+        return
+    _show_change(f"{output}: {removed} of {groups} groups zeroed", before, after, last="once compressed")
+
+
+@app.command(epilog="Example: zig compress zeroed.onnx -o small.onnx")
+def compress(
+    model: Model,
+    output: Target,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", min=0, help="Take weights up to this size for zero.")
+    ] = 0.0,
+    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare the outputs before writing.")] = True,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail where no group can be removed.")] = False,
+    samples: Samples = 3,
+    seed: Seed = 0,
+    rtol: Rtol = 1e-4,
+    atol: Atol = 1e-5,
+    data: Data = None,
+    provider: Provider = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Remove every group that is zero.
+
+    The outputs are compared before anything is written.
+    """
+    import zig
+
+    _check_target(output)
+    with _writing(output):
+        report = zig.compress(
+            model,
+            output,
+            tolerance=tolerance,
+            check=verify,
+            samples=samples,
+            seed=seed,
+            rtol=rtol,
+            atol=atol,
+            data=data,
+            provider=provider,
+        )
+    _warn(report.comparison.warnings if report.comparison else [])
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        _show_report(str(output), report)
+    if strict and not report.removed:
+        raise ZigError(f"{model}: no group of it is zero, so nothing was removed; zero some by zig prune")
+
+
+@app.command(epilog="Example: zig verify model.onnx small.onnx --samples 5")
+def verify(
+    a: Annotated[Path, typer.Argument(metavar="A", help="The reference.", show_default=False)],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The model that must agree with it.", show_default=False)],
+    samples: Samples = 3,
+    seed: Seed = 0,
+    rtol: Rtol = 1e-4,
+    atol: Atol = 1e-5,
+    data: Data = None,
+    provider: Provider = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Compare the outputs of two models.
+
+    Both run on the same inputs under onnxruntime.
+    """
+    from zig.verify import verify as compare
+
+    comparison = compare(a, b, samples=samples, seed=seed, rtol=rtol, atol=atol, data=data, provider=provider)
+    _warn(comparison.warnings)
+    if as_json:
+        _print_json(comparison.to_dict())
+    else:
+        _show_comparison(comparison)
+    if not comparison.equal:
+        raise VerifyError(f"{a} and {b} differ: {comparison.differences[0]}")
+
+
+@app.command(epilog="Example: zig operators --json")
+def operators(as_json: Json = False) -> None:
+    """List the operators that zig knows.
+
+    For each its versions, its rule, and why what can't be pruned is fixed.
+    """
+    from zig.operators import table
+
+    rows = table()
+    if as_json:
+        _print_json(rows)
+    else:
+        _show([_table(["operator", "versions", "rule", "fixed"], [list(map(str, row.values())) for row in rows])])
+
+
+@app.command(epilog="Example: zig demo --out zig-demo")
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to leave the files.")] = Path("zig-demo"),
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer epochs: shows the way, not the accuracy.")] = False,
+) -> None:
+    """Train, compress and verify on real data.
+
+    A small residual network learns to read handwriting; files, a report and a picture are left in DIR.
+    """
+    try:
+        from zig.training.demo import run  # noqa: TID251 - a command of the training part
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("zig"):
+            raise
+        raise UsageError(f"zig demo needs {error.name}; install it by pip install 'onnx-zig[train]'") from error
+    run(out, quick=quick)
+
+
+def _check_target(target: Path) -> None:
+    """Refuse a place that can't be written before any work is done."""
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{target} is not a file; give the name of a file to write")
+    if not target.parent.is_dir():
+        raise UsageError(f"{target} can't be written: there is no folder {target.parent}; create it first")
+    if not os.access(target.parent, os.W_OK):
+        raise UsageError(f"{target} can't be written: folder {target.parent} is read-only; choose another one")
+
+
+@contextlib.contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Name the file that could not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{target} can't be written: {error.strerror or error}; nothing was changed") from error
+
+
+def _draw(partition: Partition, target: Path, form: str) -> None:
+    from zig.picture import draw
+
+    with _writing(target):
+        message = draw(partition, target, form)
+    if message:
+        print(f"zig: {message}", file=sys.stderr)
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        print(f"zig: warning: {warning}", file=sys.stderr)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def _show_summary(name: str, summary: dict[str, Any]) -> None:
+    total, prunable = summary["parameters"], summary["prunable_parameters"]
+    share = f"{prunable / total:.0%}" if total else "none"
+    facts = [
+        ["nodes", f"{summary['nodes']:,}"],
+        ["parameters", f"{_short(total)} ({share} in groups)"],
+        ["MACs", _short(summary["macs"])],
+        ["groups", f"{summary['groups']:,} in {len(summary['node_groups'])} node groups"],
+        ["analysed in", f"{1000 * summary['seconds']:.0f} ms"],
+    ]
+    groups = [
+        [str(group["id"]), group["name"], str(group["size"]), _places(group["members"]), _places(group["dependents"])]
+        for group in summary["node_groups"]
+    ]
+    _show(
+        [
+            _table(["", name], facts),
+            _table(["id", "node group", "width", "members", "dependents"], groups),
+            _table(["fixed because", "axes", "first"], _reasons(summary["fixed"])),
+        ]
+    )
+    if summary["unknown_operators"]:
+        unknown = ", ".join(summary["unknown_operators"])
+        _warn([f"unknown operators: {unknown}; what touches them is fixed, unless zig.analyze(operators=) gets rows"])
+
+
+def _reasons(fixed: list[dict[str, Any]]) -> list[list[str]]:
+    """Each kind of reason once: how many axes it fixes, and the first of them with its node."""
+    axes: dict[str, list[str]] = {}
+    for entry in fixed:
+        kind = entry["reason"].replace(f" '{entry['node']}'", "")
+        place = f"{entry['tensor']} axis {entry['axis']}"
+        axes.setdefault(kind, []).append(f"{place} ({entry['node']})" if entry["node"] else place)
+    return [[kind, str(len(places)), places[0]] for kind, places in axes.items()]
+
+
+def _places(entries: list[dict[str, Any]]) -> str:
+    """The first tensors of a node group, and how many more there are."""
+    named = ", ".join(f"{entry['tensor']}:{entry['axis']}" for entry in entries[:2])
+    return f"{named}, +{len(entries) - 2}" if len(entries) > 2 else named
+
+
+def _show_change(title: str, before: dict[str, Any], after: dict[str, Any], last: str = "after") -> None:
+    rows = [
+        [
+            name,
+            _short(before[name]),
+            _short(after[name]),
+            f"{1 - after[name] / before[name]:.1%}" if before[name] else "",
+        ]
+        for name in before
+    ]
+    _show([_table([title, "before", last, "less"], rows)])
+
+
+def _show_report(name: str, report: Report) -> None:
+    _show_change(f"{name}: {report.removed} of {report.groups} groups removed", report.before, report.after)
+    changed = [[title, str(old), str(new)] for title, old, new in report.widths if old != new]
+    _show([_table(["node group", "before", "after"], changed)] if changed else [])
+    if report.comparison:
+        _show_comparison(report.comparison)
+
+
+def _show_comparison(comparison: Comparison) -> None:
+    rows = [
+        [
+            output.name,
+            "x".join(map(str, output.shape)) or "scalar",
+            f"{output.max_abs:.2e}",
+            f"{output.max_rel:.2e}",
+            f"{output.sensitivity:.2g}",
+            "equal" if output.equal else "DIFFERENT",
+        ]
+        for output in comparison.outputs
+    ]
+    verdict = "equal" if comparison.equal else "different"
+    title = f"{verdict} on {comparison.samples} samples"
+    _show([_table([title, "shape", "max |a-b|", "/ max |a|", "moves by", ""], rows)])
+
+
+def _short(number: float) -> str:
+    """A count for people: 11.7 M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.2f} {unit}"
+    return f"{number:g}"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, caption=f"{len(rows) - SHOWN} more; see --json" if len(rows) > SHOWN else None)
+    for title in header:
+        table.add_column(title, overflow="fold")
+    for row in rows[:SHOWN]:
+        table.add_row(*row)
+    return table
+
+
+def _show(tables: list[Table]) -> None:
+    from rich.console import Console
+
+    # A pipe or a file has no width; names must not be cut there.
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+    for table in tables:
+        if table.row_count:
+            console.print(table)

@@ -1,0 +1,146 @@
+"""Elementwise operators: units pass by reference, constants pass through the operator's own function."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zig.operators.operator import Operator, same, times
+
+if TYPE_CHECKING:
+    from zig.flow import Call
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def _sigmoid(x: Any) -> Any:
+    return 1 / (1 + np.exp(-x))
+
+
+def _gelu(x: Any) -> Any:
+    return x * 0.5 * (1 + _erf(x / math.sqrt(2)))
+
+
+def _softplus(x: Any) -> Any:
+    return np.log1p(np.exp(x))
+
+
+def _hard_sigmoid(call: Call, x: Any) -> Any:
+    return np.clip(call.attribute("alpha", 0.2) * x + call.attribute("beta", 0.5), 0, 1)
+
+
+def _elu(call: Call, x: Any, alpha: float = 1.0, gamma: float = 1.0) -> Any:
+    alpha, gamma = call.attribute("alpha", alpha), call.attribute("gamma", gamma)
+    return gamma * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+
+
+def _celu(call: Call, x: Any) -> Any:
+    alpha = call.attribute("alpha", 1.0)
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0) / alpha))
+
+
+def _clip(call: Call, x: Any, *_: Any) -> Any:
+    low, high = (call.constant(i) if call.has(i) else call.attribute(n) for i, n in ((1, "min"), (2, "max")))
+    if any(call.has(i) and call.constant(i) is None for i in (1, 2)):
+        return np.nan
+    return np.clip(x, -np.inf if low is None else float(low), np.inf if high is None else float(high))
+
+
+def _shrink(call: Call, x: Any) -> Any:
+    bias, lambd = call.attribute("bias", 0.0), call.attribute("lambd", 0.5)
+    return np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, x * 0))
+
+
+# The value that a function gives to a constant slice. Functions of the value alone first, then those with attributes.
+_PLAIN: dict[str, Callable[[Any], Any]] = {
+    "Abs": np.abs, "Acos": np.arccos, "Acosh": np.arccosh, "Asin": np.arcsin, "Asinh": np.arcsinh, "Atan": np.arctan,
+    "Atanh": np.arctanh, "BitwiseNot": lambda x: x * np.nan, "Cast": lambda x: x, "Ceil": np.ceil, "Cos": np.cos,
+    "Cosh": np.cosh, "Erf": _erf, "Exp": np.exp, "Floor": np.floor, "Gelu": _gelu,
+    "HardSwish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1), "Identity": lambda x: x, "IsInf": lambda x: x * 0,
+    "IsNaN": lambda x: x * 0, "Log": np.log, "Mish": lambda x: x * np.tanh(_softplus(x)), "Neg": np.negative,
+    "Not": lambda x: np.where(np.isnan(x), np.nan, x == 0), "Reciprocal": np.reciprocal,
+    "Relu": lambda x: np.maximum(x, 0), "Round": np.round, "Sigmoid": _sigmoid, "Sign": np.sign, "Sin": np.sin, "Sinh": np.sinh, "Softplus": _softplus,
+    "Softsign": lambda x: x / (1 + np.abs(x)), "Sqrt": np.sqrt, "Tan": np.tan, "Tanh": np.tanh,
+    "com.microsoft.Gelu": _gelu, "com.microsoft.QuickGelu": lambda x: x * _sigmoid(1.702 * x),
+}  # fmt: skip
+_WITH_ATTRIBUTES: dict[str, Callable[..., Any]] = {
+    "Celu": _celu,
+    "Elu": _elu,
+    "HardSigmoid": _hard_sigmoid,
+    "LeakyRelu": lambda call, x: np.where(x >= 0, x, call.attribute("alpha", 0.01) * x),
+    "Selu": lambda call, x: _elu(call, x, 1.67326319217681884765625, 1.05070102214813232421875),
+    "Shrink": _shrink,
+    "Swish": lambda call, x: x * _sigmoid(call.attribute("alpha", 1.0) * x),
+    "ThresholdedRelu": lambda call, x: np.where(x > call.attribute("alpha", 1.0), x, x * 0),
+}
+
+
+def _quotient(_: Call, a: Any, b: Any) -> Any:
+    return np.where(np.asarray(a) == 0, 0.0, np.divide(a, b))  # a divisor is taken to be finite and not zero
+
+
+def _power(_: Call, a: Any, b: Any) -> Any:
+    unknown = np.isnan(a) | np.isnan(b)  # numpy has nan**0 = 1**nan = 1, which is no knowledge of ours
+    return np.where(unknown, np.nan, np.power(np.where(unknown, 1.0, a), np.where(unknown, 1.0, b)))
+
+
+def _choice(_: Call, condition: Any, a: Any, b: Any) -> Any:
+    chosen = np.where(np.asarray(condition) != 0, a, b)
+    return np.where(np.asarray(a) == np.asarray(b), a, np.where(np.isnan(condition), np.nan, chosen))
+
+
+def _compare(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda call, a, b: np.where(np.isnan(a) | np.isnan(b), np.nan, function(a, b))
+
+
+def _parametric_relu(_: Call, x: Any, slope: Any) -> Any:
+    return np.where(np.asarray(x) >= 0, x, times(x, slope))
+
+
+# Two operands under broadcasting. A `~` operand is cut along but never zeroed: it divides, or shapes without adding.
+_BINARY: dict[str, tuple[str, Callable[..., Any]]] = {
+    "Add": ("*b, *b -> *b", lambda call, a, b: np.add(a, b)),
+    "Sub": ("*b, *b -> *b", lambda call, a, b: np.subtract(a, b)),
+    "Mul": ("*b, *b -> *b", lambda call, a, b: times(a, b)),
+    "Div": ("*b, ~*b -> *b", _quotient),
+    "Mod": ("*b, ~*b -> *b", _quotient),
+    "Pow": ("*b, ~*b -> *b", _power),
+    "PRelu": ("*b, ~*b -> *b", _parametric_relu),
+    "And": ("*b, *b -> *b", lambda call, a, b: times(a, b) != 0),
+    "Or": ("*b, *b -> *b", lambda call, a, b: np.nan),
+    "Xor": ("*b, *b -> *b", lambda call, a, b: np.nan),
+    "BitShift": ("*b, ~*b -> *b", lambda call, a, b: np.nan),
+    "BitwiseAnd": ("*b, *b -> *b", lambda call, a, b: np.nan),
+    "BitwiseOr": ("*b, *b -> *b", lambda call, a, b: np.nan),
+    "BitwiseXor": ("*b, *b -> *b", lambda call, a, b: np.nan),
+    "Equal": ("*b, *b -> *b", _compare(np.equal)),
+    "Greater": ("*b, *b -> *b", _compare(np.greater)),
+    "GreaterOrEqual": ("*b, *b -> *b", _compare(np.greater_equal)),
+    "Less": ("*b, *b -> *b", _compare(np.less)),
+    "LessOrEqual": ("*b, *b -> *b", _compare(np.less_equal)),
+}
+_MANY: dict[str, Callable[..., Any]] = {
+    "Max": lambda call, *xs: np.maximum.reduce(np.broadcast_arrays(*xs)),
+    "Min": lambda call, *xs: np.minimum.reduce(np.broadcast_arrays(*xs)),
+    "Sum": lambda call, *xs: np.sum(np.broadcast_arrays(*xs), axis=0),
+    "Mean": lambda call, *xs: np.mean(np.broadcast_arrays(*xs), axis=0),
+}
+
+
+def _many(call: Call) -> str:
+    return f"{', '.join(['*b'] * len(call.node.inputs))} -> *b"
+
+
+OPERATORS: dict[str, Operator] = {
+    **{name: Operator("*b -> *b", rest=lambda call, x, f=f: f(x)) for name, f in _PLAIN.items()},
+    **{name: Operator("*b -> *b", rest=f) for name, f in _WITH_ATTRIBUTES.items()},
+    **{name: Operator(rule, rest=f) for name, (rule, f) in _BINARY.items()},
+    **{name: Operator(_many, rest=f) for name, f in _MANY.items()},
+    "Clip": Operator("*b -> *b", rest=_clip, data=1),
+    "Dropout": Operator("*b -> *b", rest=same, data=1),
+    "CastLike": Operator("*b -> *b", rest=same, data=1),
+    "Where": Operator("*b, *b, *b -> *b", rest=_choice),
+}

@@ -1,0 +1,407 @@
+"""Operators that only move data: the operator itself is run on the units, and surgery repeats it on what is kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zig.arithmetic import reshaped
+from zig.dims import Dim, Size, number
+from zig.errors import RuleError
+from zig.flow import Axis, Part, Tensor, size
+from zig.operators.operator import Operator, same
+from zig.operators.reduce import resize
+
+if TYPE_CHECKING:
+    from zig.flow import Call
+    from zig.surgery import Cut
+
+
+def _like(x: Tensor, axes: Any) -> Tensor:
+    return Tensor(tuple(axes), x.const, x.weight, x.number)
+
+
+# -- axes that change places or merge ------------------------------------------------------------------------------
+
+
+def _transpose(call: Call) -> list[Tensor | None]:
+    x = call.tensor(0)
+    order = call.attribute("perm") or list(range(len(x.axes)))[::-1]
+    return [_like(x, (x.axes[i] for i in order))]
+
+
+def _reshape(call: Call) -> list[Tensor | None]:
+    """Reshape, Flatten, Squeeze and Unsqueeze are one thing: the same elements under other sizes."""
+    x = call.tensor(0)
+    return [_like(x, call.flow.regroup(x.axes, call.result_sizes(), call.node))]
+
+
+def _repair_reshape(cut: Cut) -> None:
+    """Write the new sizes where the operand would no longer give them; a dynamic size stays a 0 or a -1."""
+    before, want = cut.sizes(cut.call.inputs[0]), cut.sizes(cut.call.outputs[0])
+    given = cut.operand(1)
+    allowzero = bool(cut.call.attribute("allowzero", 0))
+    if given is not None and reshaped(before, given, allowzero) == want:
+        return
+    old = cut.call.constant(1)
+    entries: list[Size | None] = []
+    for i, n in enumerate(want):
+        copied = i < len(before) and before[i] == n and not allowzero
+        if isinstance(n, int) and not (old is not None and old.tolist()[i] == -1 and -1 not in entries):
+            entries.append(n)
+        else:
+            entries.append(0 if copied else -1 if -1 not in entries else None)
+    cut.set_sizes(1, entries, want)
+
+
+def _expand(call: Call) -> list[Tensor | None]:
+    x = call.tensor(0)
+    sizes = call.result_sizes()
+    axes = ((),) * (len(sizes) - len(x.axes)) + x.axes
+    rest = x.number if np.isfinite(x.number) else np.nan
+    return [_like(x, (_grown(call, axis, n, rest) for axis, n in zip(axes, sizes, strict=True)))]
+
+
+def _grown(call: Call, axis: Axis, n: Size, rest: float) -> Axis:
+    """An axis of size one that is repeated has slices that can go as they came: they are all alike."""
+    if axis or n == 1:
+        return axis
+    if isinstance(n, Dim):
+        return (Part(n, why=call.flow.reason(f"lies along a dynamic axis of {call.node}", call.node.name)),)
+    return (call.flow.fresh(n, rest),)
+
+
+def _fill(call: Call) -> list[Tensor | None]:
+    value = call.attribute("value")
+    number = 0.0 if value is None else float(call.flow.graph.scalar(value))
+    axes = tuple(_grown(call, (), n, number) for n in call.result_sizes())
+    return [Tensor(axes, const=True, number=number)]
+
+
+def _repair_sizes(index: int) -> Any:
+    """The operand lists the sizes of the result: Expand, ConstantOfShape, Resize."""
+
+    def repair(cut: Cut) -> None:
+        want, old = cut.sizes(cut.call.outputs[0]), cut.call.constant(index)
+        given = cut.operand(index)
+        if not cut.call.has(index) or (given is not None and _agrees(given.tolist(), want)):
+            return
+        short = len(want) - (len(want) if old is None else len(old))
+        ones = [old is not None and old.tolist()[i] == 1 for i in range(len(want) - short)]
+        entries = [1 if one else (n if isinstance(n, int) else None) for one, n in zip(ones, want[short:], strict=True)]
+        cut.set_sizes(index, entries, want[short:])
+
+    return repair
+
+
+def _agrees(given: list[Size], want: tuple[Size, ...]) -> bool:
+    return all(g in (1, w) for g, w in zip(given[::-1], want[::-1], strict=False))
+
+
+def _tile(call: Call) -> list[Tensor | None]:
+    x, repeats = call.tensor(0), call.constant(1)
+    if repeats is None:
+        raise RuleError("its repeats are computed at run time")
+    why = call.flow.reason(f"is repeated by {call.node}", call.node.name)
+    pairs = zip(repeats.tolist(), x.axes, strict=True)
+    return [_like(x, (axis if k == 1 else (Part(k, why=why), *axis) for k, axis in pairs))]
+
+
+# -- index maps along one axis -------------------------------------------------------------------------------------
+
+
+def _pick(call: Call, axis: Axis, indices: Any) -> Axis:
+    """The axis of a selection: the same units in another order."""
+    flat = call.flow.flat(axis, call.node)
+    if len(indices) < 2:
+        return _alone(call, axis, indices)
+    return (call.flow.part(flat.units[indices], flat.rest[indices]),)
+
+
+def _alone(call: Call, axis: Axis, indices: Any) -> Axis:
+    """A single index that is read by itself can't be removed: nothing would be left to read."""
+    flat = call.flow.flat(axis, call.node)
+    why = call.flow.reason(f"is read alone by {call.node}", call.node.name)
+    call.flow.fixes.append((flat.units[np.atleast_1d(indices)], why))
+    return ()
+
+
+def _is_live(axis: Axis) -> bool:
+    return any(part.live for part in axis)
+
+
+def _slice_operands(call: Call) -> list[tuple[int, int, int, int]] | None:
+    """(axis, start, end, step) of each sliced axis, or None where they are computed at run time."""
+    if call.node.version < 10:
+        starts, ends, axes, steps = (call.attribute(name) for name in ("starts", "ends", "axes", "steps"))
+    else:
+        given: list[Any] = [call.constant(i) if call.has(i) else None for i in range(1, 5)]
+        starts, ends, axes, steps = given
+        if any(call.has(i) and call.constant(i) is None for i in range(1, 5)):
+            return None
+    rank = len(call.tensor(0).axes)
+    places = list(range(len(starts))) if axes is None else [int(a) % rank for a in axes]
+    strides = [1] * len(places) if steps is None else list(steps)
+    return list(zip(places, starts, ends, strides, strict=True))
+
+
+def _slice(call: Call) -> list[Tensor | None]:
+    x, operands = call.tensor(0), _slice_operands(call)
+    sizes = call.flow.graph.shapes.get(call.node.outputs[0])
+    axes = list(x.axes)
+    if operands is None:
+        return [_unknown_slice(call, x, sizes)]
+    for i, start, end, step in operands:
+        if not _is_live(axes[i]):
+            whole = step == 1 and start == 0 and sizes is not None and sizes[i] == x.sizes[i]
+            axes[i] = axes[i] if whole else _dead_axis(call, sizes, i)
+        else:
+            indices = np.arange(number(size(axes[i])))[_bounds(start, end, step)]
+            axes[i] = axes[i] if len(indices) == size(axes[i]) and step == 1 else _pick(call, axes[i], indices)
+    return [_like(x, axes)]
+
+
+def _unknown_slice(call: Call, x: Tensor, sizes: tuple[Size, ...] | None) -> Tensor:
+    """Bounds computed at run time: axes that keep their size pass, if no live one can be meant."""
+    if sizes is None or any(_is_live(axis) and n != size(axis) for axis, n in zip(x.axes, sizes, strict=True)):
+        raise RuleError("its bounds are computed at run time")
+    which = call.constant(3) if call.has(3) else call.attribute("axes")
+    touched = range(len(x.axes)) if which is None else [int(a) % len(x.axes) for a in which]
+    if any(_is_live(x.axes[i]) for i in touched):
+        raise RuleError("its bounds are computed at run time")
+    return _like(x, (_dead_axis(call, sizes, i) if i in touched else axis for i, axis in enumerate(x.axes)))
+
+
+def _bounds(start: Size, end: Size, step: int) -> slice:
+    first, last = number(start), number(end)
+    return slice(first, None if step < 0 and last < -(2**30) else last, int(step))
+
+
+def _dead_axis(call: Call, sizes: tuple[Size, ...] | None, i: int) -> Axis:
+    if sizes is None:
+        raise RuleError(f"the shape of its output '{call.node.outputs[0]}' is not known")
+    why = call.flow.reason(f"lies along an axis that {call.node} makes", call.node.name)
+    return () if sizes[i] == 1 else (Part(sizes[i], why=why),)
+
+
+def _repair_slice(cut: Cut) -> None:
+    """New bounds where what is kept is still a range, else a Gather."""
+    operands = _slice_operands(cut.call) or []
+    changed = {}
+    for i, start, end, step in operands:
+        axis = cut.call.tensor(0).axes[i]
+        if not _is_live(axis) or not cut.touches(axis):
+            continue
+        keep = cut.keep(axis)
+        picked = np.arange(len(keep))[_bounds(start, end, step)]
+        wanted = (np.cumsum(keep) - 1)[picked[keep[picked]]]
+        if len(wanted) > 1 and (np.diff(wanted) != np.sign(step)).any():
+            return cut.gather(i, wanted)
+        first, last = int(wanted[0]), int(wanted[-1])
+        changed[i] = (first, last + 1, 1) if step > 0 else (first, last - 1 if last else -(2**31), -1)
+    if changed:
+        _write_bounds(cut, operands, changed)
+    return None
+
+
+def _write_bounds(
+    cut: Cut, operands: list[tuple[int, int, int, int]], changed: dict[int, tuple[int, int, int]]
+) -> None:
+    rows = [changed.get(i, (start, end, step)) for i, start, end, step in operands]
+    starts, ends, steps = (list(column) for column in zip(*rows, strict=True))
+    if cut.call.node.version < 10:
+        cut.set_attribute("starts", [int(s) for s in starts])
+        cut.set_attribute("ends", [int(e) for e in ends])
+        return
+    for index, column in ((1, starts), (2, ends), (4, steps)):
+        given = cut.operand(index)
+        if cut.call.has(index) and (given is None or given.tolist() != column):
+            cut.set_sizes(index, [c if isinstance(c, int | np.integer) else None for c in column], tuple(column))
+    if not cut.call.has(4) and any(int(s) != 1 for s in steps):
+        raise RuleError("a negative step needs its operand")
+
+
+def _split(call: Call) -> list[Tensor | None]:
+    x = call.tensor(0)
+    i = call.attribute("axis", 0) % len(x.axes)
+    shapes = [call.result_sizes(k) if name else None for k, name in enumerate(call.node.outputs)]
+    sizes = _split_sizes(call, i, shapes)
+    axis, start, results = x.axes[i], 0, list[Tensor | None]()
+    for shape, n in zip(shapes, sizes, strict=True):
+        piece = _dead_axis(call, shape, i) if not _is_live(axis) else _pick(call, axis, np.arange(start, start + n))
+        start = start + n
+        results.append(_like(x, (*x.axes[:i], piece, *x.axes[i + 1 :])))
+    return results
+
+
+def _split_sizes(call: Call, axis: int, shapes: list[tuple[Size, ...] | None]) -> list[int]:
+    given = call.constant(1) if call.has(1) else call.attribute("split")
+    if given is not None:
+        return [int(n) for n in given]
+    if any(shape is None for shape in shapes):
+        raise RuleError("the sizes of its outputs are not known")
+    return [shape[axis] for shape in shapes if shape is not None]  # type: ignore[misc]
+
+
+def _repair_split(cut: Cut) -> None:
+    call = cut.call
+    i = call.attribute("axis", 0) % len(call.tensor(0).axes)
+    axis = call.tensor(0).axes[i]
+    if not _is_live(axis) or not cut.touches(axis):
+        return
+    keep = cut.keep(axis)
+    sizes = _split_sizes(call, i, [call.result_sizes(k) if n else None for k, n in enumerate(call.node.outputs)])
+    ends = np.cumsum(sizes)
+    kept = [int(keep[end - n : end].sum()) for n, end in zip(sizes, ends, strict=True)]
+    if call.node.version < 13:
+        cut.set_attribute("split", kept)
+    else:
+        cut.set_attribute("num_outputs", None)
+        cut.set_sizes(1, kept, tuple(kept))
+
+
+def _concat(call: Call) -> list[Tensor | None]:
+    tensors = [call.tensor(k) for k in range(len(call.inputs))]
+    i = call.attribute("axis") % len(tensors[0].axes)
+    for tensor in tensors:
+        if tensor.weight:
+            call.flow.members.extend(part.units for part in tensor.live)
+    axes: list[Axis] = []
+    for k in range(len(tensors[0].axes)):
+        pieces = [tensor.axes[k] for tensor in tensors]
+        axes.append(_chained(call, pieces) if k == i else _shared(call, pieces))
+    const = all(tensor.const for tensor in tensors)
+    return [Tensor(tuple(axes), const, const and any(tensor.weight for tensor in tensors))]
+
+
+def _chained(call: Call, pieces: list[Axis]) -> Axis:
+    """The concatenated axis: one piece after another."""
+    if not any(_is_live(piece) for piece in pieces):
+        total = sum((size(piece) for piece in pieces[1:]), start=size(pieces[0]))
+        return (Part(total, why=next((p.why for piece in pieces for p in piece), 0)),)
+    flat = [call.flow.flat(piece, call.node) for piece in pieces]
+    units = [part.units if part.live else np.zeros(number(part.size), np.int64) for part in flat]
+    rests = [part.rest if part.live else np.full(number(part.size), np.nan) for part in flat]
+    return (call.flow.part(np.concatenate(units), np.concatenate(rests)),)
+
+
+def _shared(call: Call, pieces: list[Axis]) -> Axis:
+    """The other axes: tied, at rest only where all operands rest at the same value."""
+    columns = call.flow.align(pieces, call.node)
+    return tuple(_agreed(parts) for parts in columns)
+
+
+def _agreed(parts: list[Part]) -> Part:
+    live = [part for part in parts if part.live]
+    if not live:
+        return parts[0]
+    rests = np.stack([part.rest for part in live])
+    rest = np.where((rests == rests[0]).all(axis=0) & (len(live) == len(parts)), rests[0], np.nan)
+    return Part(live[0].size, live[0].units, rest)
+
+
+def _gather(call: Call) -> list[Tensor | None]:
+    x, indices = call.tensor(0), call.constant(1)
+    i = call.attribute("axis", 0) % len(x.axes)
+    axis, places = x.axes[i], _index_axes(call)
+    if _is_live(axis) and indices is not None and indices.ndim < 2 and indices.dtype != object:
+        wrapped = np.where(indices < 0, indices + number(size(axis)), indices)
+        picked = _pick(call, axis, wrapped) if indices.ndim else _alone(call, axis, wrapped)
+        middle: tuple[Axis, ...] = (picked,) if indices.ndim else ()
+    else:
+        call.flow.fix(axis, call.flow.reason(f"is looked up by index in {call.node}", call.node.name))
+        middle = places
+    if x.weight:
+        call.flow.members.extend(p.units for k, a in enumerate(x.axes) if k != i for p in a if p.live)
+    const = x.const and call.tensor(1).const
+    return [Tensor((*x.axes[:i], *middle, *x.axes[i + 1 :]), const, const and x.weight)]
+
+
+def _index_axes(call: Call) -> tuple[Axis, ...]:
+    """The axes that the indices bring, with nothing in them that can go."""
+    indices = call.tensor(1)
+    call.flow.fix(indices, call.flow.reason(f"is an index of {call.node}", call.node.name))
+    why = call.flow.reason(f"lies along the indices of {call.node}", call.node.name)
+    return tuple(() if n == 1 else (Part(n, why=why),) for n in indices.sizes)
+
+
+def _repair_gather(cut: Cut) -> None:
+    call = cut.call
+    indices, axis = call.constant(1), call.tensor(0).axes[call.attribute("axis", 0) % len(call.tensor(0).axes)]
+    if indices is None or not _is_live(axis) or not cut.touches(axis):
+        return
+    keep = cut.keep(axis)
+    wrapped = np.where(indices < 0, indices + len(keep), indices)
+    cut.set_operand(1, (np.cumsum(keep) - 1)[wrapped[keep[wrapped]] if indices.ndim else wrapped])
+
+
+def _pad(call: Call) -> list[Tensor | None]:
+    x = call.tensor(0)
+    pads = call.constant(1) if call.has(1) else call.attribute("pads") or call.attribute("paddings")
+    which = call.constant(3) if call.has(3) else range(len(x.axes))
+    if which is None or (pads is None and any(_is_live(x.axes[int(a)]) for a in which)):
+        raise RuleError("its pads are computed at run time")
+    sizes, axes = call.flow.graph.shapes.get(call.node.outputs[0]), list(x.axes)
+    for k, a in enumerate(int(a) % len(x.axes) for a in which):
+        before, after = (-1, -1) if pads is None else (int(pads[k]), int(pads[k + len(pads) // 2]))
+        if before == 0 and after == 0:
+            continue
+        if not _is_live(axes[a]):
+            axes[a] = _dead_axis(call, sizes, a)
+        elif call.attribute("mode", "constant") == "constant" and min(before, after) >= 0:
+            flat = call.flow.flat(axes[a], call.node)
+            rest = np.pad(flat.rest, (before, after), constant_values=np.nan)
+            axes[a] = (call.flow.part(np.pad(flat.units, (before, after)), rest),)
+        else:
+            raise RuleError("it pads a prunable axis with its own values")
+    return [_like(x, (_padded_rest(call, axis) for axis in axes))]
+
+
+def _padded_rest(call: Call, axis: Axis) -> Axis:
+    """Padding other axes with a value keeps a slice constant only where it rests at that value."""
+    given = call.constant(2) if call.has(2) else call.attribute("value", 0.0)
+    value = np.nan if given is None else float(np.reshape(given, -1)[0])
+    if call.attribute("mode", "constant") != "constant":
+        return axis
+    return tuple(p._replace(rest=np.where(p.rest == value, p.rest, np.nan)) if p.live else p for p in axis)
+
+
+def _dead(call: Call) -> list[Tensor | None]:
+    """A tensor that is made from sizes or from nothing: no unit passes, and none is held."""
+    why = call.flow.reason(f"comes from {call.node}", call.node.name)
+    shapes = (call.flow.graph.shapes.get(name) for name in call.node.outputs)
+    return [None if shape is None else call.flow.dead(shape, why) for shape in shapes]
+
+
+def _blocks(call: Call) -> dict[str, int]:
+    return {"a": call.attribute("blocksize"), "b": call.attribute("blocksize")}
+
+
+def _depth_to_space(call: Call) -> str:
+    channels = "a! b! c" if call.attribute("mode", "DCR") == "DCR" else "c a! b!"
+    return f"n ({channels}) h w -> n c (h a) (w b)"
+
+
+_BLOCK = "spreads channels over space along this axis"
+OPERATORS: dict[str, Operator] = {
+    "Transpose": Operator(move=_transpose),
+    "Reshape": Operator(move=_reshape, data=1, repair=_repair_reshape),
+    **{name: Operator(move=_reshape, data=1) for name in ("Flatten", "Squeeze", "Unsqueeze")},
+    "Expand": Operator(move=_expand, data=1, repair=_repair_sizes(1)),
+    "ConstantOfShape": Operator(move=_fill, repair=_repair_sizes(0)),
+    "Tile": Operator(move=_tile, data=1),
+    "Slice": Operator(move=_slice, data=1, repair=_repair_slice),
+    "Split": Operator(move=_split, data=1, repair=_repair_split),
+    "Concat": Operator(move=_concat),
+    "Gather": Operator(move=_gather, data=2, repair=_repair_gather),
+    "Pad": Operator(move=_pad, data=1),
+    "DepthToSpace": Operator(_depth_to_space, rest=same, letters=_blocks, why=_BLOCK),
+    "SpaceToDepth": Operator("n c (h a!) (w b!) -> n (a b c) h w", rest=same, letters=_blocks, why=_BLOCK),
+    "Resize": Operator(resize, rest=same, why="resizes this axis", data=1, repair=_repair_sizes(3)),
+    "Upsample": Operator(resize, rest=same, why="resizes this axis", data=1),
+    **{
+        name: Operator(move=_dead)
+        for name in ("Shape", "Size", "Range", "EyeLike", "RandomNormal", "RandomUniform", "Constant", "NonZero")
+    },
+}

@@ -1,0 +1,389 @@
+"""Ties become groups: forks are decided, components become ZIGs, ZIGs that run along the same axes a node group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from zig.errors import UsageError
+from zig.flow import Flow, Fork, Part, Units
+from zig.graph import Graph, load
+from zig.operators import OPERATORS, Operator
+
+FORKS = ("heads", "head_dims", "finest")
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+class Slice(NamedTuple):
+    """Indices of one axis of an initializer."""
+
+    tensor: str
+    axis: int
+    indices: Units
+
+
+@dataclass(frozen=True)
+class Row:
+    """One axis of one initializer: the ZIG of each index (-1 = fixed), and whether its slice is a member of it."""
+
+    tensor: str
+    axis: int
+    groups: Units
+    member: Mask
+
+
+@dataclass(frozen=True)
+class NodeGroup:
+    """ZIGs that run along the same axes."""
+
+    id: int
+    name: str
+    groups: Units
+    members: list[tuple[str, int]]
+    dependents: list[tuple[str, int]]
+
+    @property
+    def size(self) -> int:
+        """How many ZIGs it has."""
+        return len(self.groups)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Indices of an initializer's axis that can't be removed, with the reason and the node where it arose."""
+
+    tensor: str
+    axis: int
+    size: int
+    reason: str
+    node: str
+
+
+@dataclass(frozen=True)
+class Zig:
+    """One zero-invariant group: slices that must be zero, and slices that are only cut along."""
+
+    id: int
+    node_group: int
+    members: list[Slice]
+    dependents: list[Slice]
+
+
+class Labels(NamedTuple):
+    """The component of each unit, and for each component the reason that fixes it (0: none).
+
+    `bare` leaves out reasons that lie in values alone: surgery looks at the actual values instead.
+    """
+
+    component: Units
+    why: Units
+    bare: Units
+
+
+class Partition:
+    """All groups of a model, column by column.
+
+    `rows` says for each (initializer, axis) which ZIG an index belongs to; `node_group[g]` the node group of ZIG g.
+    """
+
+    def __init__(self, graph: Graph, flow: Flow, labels: Labels, members: Mask, seconds: float = 0.0):
+        """Number the components that are free of reasons and own at least one weight slice."""
+        self.graph, self.flow, self.labels, self.seconds = graph, flow, labels, seconds
+        self.member = members
+        self._axes = [
+            (name, axis, part.units)
+            for name, tensor in flow.weights.items()
+            for axis, parts in enumerate(tensor.axes)
+            for part in parts
+        ]
+        owned = np.zeros(len(labels.why), bool)
+        first = np.full(len(labels.why), np.iinfo(np.int64).max)
+        for _, _, units in self._axes:
+            owned[labels.component[units[members[units]]]] = True
+        np.minimum.at(first, labels.component, np.arange(len(labels.component)))
+        free = np.flatnonzero(owned & (labels.why == 0))
+        free = free[np.argsort(first[free])]
+        self.zig_of_component = np.full(len(labels.why), -1)
+        self.zig_of_component[free] = np.arange(len(free))
+        self.node_group = self._families(len(free))
+
+    def __len__(self) -> int:
+        return len(self.node_group)
+
+    def __getitem__(self, index: int) -> Zig:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"there are {len(self)} groups, not {index}")
+        index %= len(self)
+        found: tuple[list[Slice], list[Slice]] = ([], [])
+        for row in self.rows:
+            for list_, mask in zip(found, (row.member, ~row.member), strict=True):
+                indices = np.flatnonzero((row.groups == index) & mask)
+                if len(indices):
+                    list_.append(Slice(row.tensor, row.axis, indices))
+        return Zig(index, int(self.node_group[index]), *found)
+
+    def __iter__(self) -> Iterator[Zig]:
+        return (self[i] for i in range(len(self)))
+
+    def zigs(self, units: Units) -> Units:
+        """The ZIG of each unit, -1 where it is fixed."""
+        return self.zig_of_component[self.labels.component[units]]
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """One row for each (initializer, axis) that carries a ZIG."""
+        rows = [Row(name, axis, self.zigs(units), self.member[units]) for name, axis, units in self._axes]
+        return [Row(r.tensor, r.axis, r.groups, r.member & (r.groups >= 0)) for r in rows if (r.groups >= 0).any()]
+
+    @cached_property
+    def node_groups(self) -> list[NodeGroup]:
+        """The families of ZIGs, in the order in which the network makes them."""
+        count = int(self.node_group.max(initial=-1)) + 1
+        members: list[list[tuple[str, int]]] = [[] for _ in range(count)]
+        dependents: list[list[tuple[str, int]]] = [[] for _ in range(count)]
+        for row in self.rows:
+            live = row.groups >= 0
+            owned = np.unique(self.node_group[row.groups[row.member]])
+            for family in owned:
+                members[family].append((row.tensor, row.axis))
+            for family in np.setdiff1d(np.unique(self.node_group[row.groups[live]]), owned):
+                dependents[family].append((row.tensor, row.axis))
+        order = np.argsort(self.node_group, kind="stable")
+        bounds = np.searchsorted(self.node_group[order], np.arange(count + 1))
+        return [
+            NodeGroup(i, _title(members[i]), order[bounds[i] : bounds[i + 1]], members[i], dependents[i])
+            for i in range(count)
+        ]
+
+    @cached_property
+    def fixed(self) -> list[Fixed]:
+        """What can't be removed, and why."""
+        found = []
+        for name, axis, units in self._axes:
+            whys = self.labels.why[self.labels.component[units]]
+            for why, size in zip(*np.unique(whys[whys > 0], return_counts=True), strict=True):
+                reason = self.flow.reasons[why]
+                found.append(Fixed(name, axis, int(size), reason.text, reason.node))
+        return found
+
+    @property
+    def unknown_operators(self) -> list[str]:
+        """Operators that have no row in the dictionary."""
+        return list(self.flow.unknown)
+
+    def summary(self) -> dict[str, Any]:
+        """The result as plain data: what `zig analyze --json` prints."""
+        from zig.budget import Budget  # noqa: PLC0415 - budget reads partitions
+
+        budget = Budget(self)
+        return {
+            "nodes": len(self.graph.nodes),
+            "parameters": budget.parameters,
+            "prunable_parameters": budget.prunable_parameters,
+            "macs": budget.macs,
+            "groups": len(self),
+            "node_groups": [
+                {
+                    "id": g.id, "name": g.name, "size": g.size,
+                    "members": [{"tensor": t, "axis": a} for t, a in g.members],
+                    "dependents": [{"tensor": t, "axis": a} for t, a in g.dependents],
+                }
+                for g in self.node_groups
+            ],
+            "fixed": [vars(f) | {} for f in self.fixed],
+            "unknown_operators": self.unknown_operators,
+            "seconds": round(self.seconds, 4),
+        }  # fmt: skip
+
+    def _families(self, count: int) -> Units:
+        """ZIGs with the same set of axes get the same family: each axis adds a random number to its ZIGs."""
+        marks = np.random.default_rng(0).integers(1, 2**62, size=len(self.flow.parts) + 1)
+        signature = np.zeros(count + 1, np.int64)
+        for mark, part in zip(marks, self.flow.parts.values(), strict=False):
+            found = self.zigs(part.units)
+            signature[np.unique(found)] += mark  # the last entry collects what is fixed
+        _, first, family = np.unique(signature[:-1], return_index=True, return_inverse=True)
+        rank = np.empty(len(first), np.int64)
+        rank[np.argsort(first)] = np.arange(len(first))
+        return rank[family.reshape(-1)]
+
+
+def analyze(
+    source: Any, *, forks: str = "heads", operators: Mapping[str, Operator] | None = None, keep: tuple[str, ...] = ()
+) -> Partition:
+    """Find every zero-invariant group of a model.
+
+    Args:
+        source: a path, an `onnx.ModelProto`, an `onnx_ir.Model` or a `Graph`.
+        forks: what goes where both sides of a split axis could: attention `heads`, `head_dims`, or the `finest`.
+        operators: further rows of the dictionary, by operator name (`domain.Name` outside the standard domain).
+        keep: patterns of initializer names that must stay as they are (`fnmatch` wildcards).
+
+    Raises:
+        ModelError: the model can't be read.
+        UsageError: `forks` is none of the three, or a pattern of `keep` matches nothing.
+    """
+    if forks not in FORKS:
+        raise UsageError(f"forks must be one of {', '.join(FORKS)}, not '{forks}'")
+    start = time.perf_counter()
+    graph = load(source)
+    flow = Flow(graph, {**OPERATORS, **(operators or {})}).run()
+    _keep(flow, keep)
+    labels = settle(flow, forks)
+    return Partition(graph, flow, labels, members(flow), time.perf_counter() - start)
+
+
+def _keep(flow: Flow, patterns: tuple[str, ...]) -> None:
+    for pattern in patterns:
+        names = [name for name in flow.weights if fnmatchcase(name, pattern)]
+        if not names:
+            raise UsageError(f"keep pattern '{pattern}' matches no weight of {flow.graph.name}")
+        for name in names:
+            flow.fix(flow.weights[name], flow.reason(f"is kept by request ('{pattern}')", ""))
+
+
+def settle(flow: Flow, forks: str) -> Labels:
+    """Decide every fork, then find the components of all ties.
+
+    A side that is fixed is no choice. Where both sides are free, the side that another fork has taken is taken here
+    too; else attention goes by head, and everything else by the side with more groups.
+    """
+    state = _Choice(flow, forks)
+    open_ = list(flow.forks)
+    while True:
+        labels = state.label()
+        if not open_:
+            return labels
+        forced = [fork for fork in open_ if not state.is_choice(fork)]
+        decided = forced or state.independent(open_)
+        for fork in decided:
+            state.decide(fork)
+        gone = set(map(id, decided))
+        open_ = [fork for fork in open_ if id(fork) not in gone]
+
+
+class _Choice:
+    """The forks' decisions so far, as ties and fixes added to the flow's."""
+
+    def __init__(self, flow: Flow, forks: str):
+        self.forks = forks
+        self.count = flow.count
+        self.ties = [(a, b) for a, b in flow.ties]
+        self.why, self.bare = (np.zeros(flow.count, np.int64) for _ in range(2))
+        for array, fixes in ((self.why, [*flow.fixes, *flow.leaks]), (self.bare, flow.fixes)):
+            for units, why in reversed(fixes):
+                array[units] = why
+        self.taken = np.zeros(flow.count, bool)
+        self.head = np.zeros(flow.count, bool)
+        for units in flow.heads:
+            self.head[units] = True
+        self.reason = flow.reason
+        self.component = self.fixed = np.empty(0, np.int64)
+
+    def label(self) -> Labels:
+        """The components of all ties, each with the first reason that fixes one of its units."""
+        a, b = (
+            np.concatenate([np.empty(0, np.int64), *side])
+            for side in (zip(*self.ties, strict=True) if self.ties else ((), ()))
+        )
+        links = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(self.count, self.count))
+        n, component = connected_components(links, directed=False)
+        self.component = component.astype(np.int64)
+        self.fixed = _first_reason(self.component, self.why, n)
+        return Labels(self.component, self.fixed, _first_reason(self.component, self.bare, n))
+
+    def is_choice(self, fork: Fork) -> bool:
+        return all((self.fixed[self.component[side]] == 0).any() for side in (fork.rows, fork.columns))
+
+    def independent(self, forks: list[Fork]) -> list[Fork]:
+        """Forks that share no component with each other, so that they can be decided at once."""
+        touched = np.zeros(len(self.fixed), bool)
+        chosen = []
+        for fork in sorted(forks, key=lambda fork: not self._is_bound_by_others(fork)):
+            components = self.component[np.concatenate([fork.rows, fork.columns, fork.flat.reshape(-1)])]
+            if not touched[components].any():
+                chosen.append(fork)
+            touched[components] = True
+        return chosen
+
+    def _is_bound_by_others(self, fork: Fork) -> bool:
+        return bool(self._marked(self.taken, fork.rows) or self._marked(self.taken, fork.columns))
+
+    def decide(self, fork: Fork) -> None:
+        by_rows = self._prefers_rows(fork)
+        side, other = (fork.rows, fork.columns) if by_rows else (fork.columns, fork.rows)
+        tied = np.broadcast_to(side[:, None] if by_rows else side[None, :], fork.flat.shape)
+        self.ties.append((fork.flat.reshape(-1), tied.reshape(-1)))
+        self.taken[side] = True
+        text = f"is split at {fork.node} into a table that goes by the other side" if fork.node else "is split"
+        for array in (self.why, self.bare):
+            array[other] = np.where(array[other] == 0, self.reason(text, fork.node), array[other])
+
+    def _prefers_rows(self, fork: Fork) -> bool:
+        rows, columns = ((self.fixed[self.component[side]] == 0).any() for side in (fork.rows, fork.columns))
+        if rows != columns:
+            return bool(rows)
+        taken = [self._marked(self.taken, side) for side in (fork.rows, fork.columns)]
+        if taken[0] != taken[1]:
+            return taken[0]
+        heads = [self._marked(self.head, side) for side in (fork.rows, fork.columns)]
+        if heads[0] != heads[1] and self.forks != "finest":
+            return heads[0] == (self.forks == "heads")
+        counts = [len(np.unique(self.component[side])) for side in (fork.rows, fork.columns)]
+        return counts[0] >= counts[1]
+
+    def _marked(self, marks: Mask, side: Units) -> bool:
+        found = np.zeros(len(self.fixed), bool)
+        found[self.component[np.flatnonzero(marks)]] = True
+        return bool(found[self.component[side]].any())
+
+
+def _first_reason(component: Units, why: Units, count: int) -> Units:
+    none = np.iinfo(np.int64).max
+    first = np.full(count, none)
+    units = np.flatnonzero(why)
+    np.minimum.at(first, component[units], why[units])
+    return np.where(first == none, 0, first)
+
+
+def members(flow: Flow) -> Mask:
+    """Which units stand for slices that must be zero, carried back through forks to the initializers."""
+    member = np.zeros(flow.count, bool)
+    for units in flow.members:
+        member[units] = True
+    for fork in reversed(flow.forks):
+        if fork.joined:
+            member[fork.rows] |= member[fork.flat].any(axis=1)
+            member[fork.columns] |= member[fork.flat].any(axis=0)
+        else:
+            member[fork.flat] |= member[fork.rows][:, None] | member[fork.columns][None, :]
+    return member
+
+
+def _title(members: list[tuple[str, int]]) -> str:
+    tensor = members[0][0] if members else "?"
+    return tensor.removesuffix(".weight").removesuffix(".bias")
+
+
+__all__ = [
+    "Fixed",
+    "Labels",
+    "Mask",
+    "NodeGroup",
+    "Part",
+    "Partition",
+    "Row",
+    "Slice",
+    "Zig",
+    "analyze",
+    "members",
+    "settle",
+]

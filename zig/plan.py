@@ -1,0 +1,139 @@
+"""Which ZIGs to remove: one boolean for each. Every pruning method ends in a plan; every back end starts from one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from zig.budget import Budget
+from zig.errors import PlanError
+from zig.importance import CRITERIA, Scores
+from zig.partition import Mask, Partition
+
+MEASURES = ("params", "macs", "groups")
+SCOPES = ("global", "local")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The groups of a partition that go: `remove` is bool[G]."""
+
+    partition: Partition
+    remove: Mask
+
+    def __post_init__(self) -> None:
+        """Refuse a mask of another model."""
+        if self.remove.shape != (len(self.partition),):
+            raise PlanError(
+                f"a plan for {self.partition.graph.name} needs {len(self.partition)} entries, not {self.remove.shape}"
+            )
+
+    @cached_property
+    def reached(self) -> dict[str, float]:
+        """The share of parameters, MACs and groups that is gone."""
+        budget = Budget(self.partition)
+        parameters, macs = budget.price(self.remove)
+        return {
+            "params": 1 - parameters / max(budget.parameters, 1),
+            "macs": 1 - macs / max(budget.macs, 1),
+            "groups": float(self.remove.mean()) if len(self.remove) else 0.0,
+        }
+
+
+def prune(
+    partition: Partition, ratio: float, *, of: str = "params", criterion: str | Scores = "magnitude",
+    scope: str = "global", seed: int = 0, round_to: int = 1,
+) -> Plan:  # fmt: skip
+    """Plan to remove the least important groups until a share of the network is gone.
+
+    Args:
+        partition: G groups.
+        ratio: the share to remove, in (0, 1).
+        of: what the share is of: `params`, `macs` or `groups`. It is met within one group's share; where even the
+            smallest network (one group of each node group) keeps more, that is the plan, and `Plan.reached` tells.
+        criterion: `magnitude`, `random`, or your own scores float[G], higher is more important.
+        scope: `global` ranks all groups together; `local` takes the same share of every node group.
+        seed: for `random`.
+        round_to: kept widths are multiples of this where the width allows.
+
+    Raises:
+        PlanError: an argument is out of range, or the model has nothing that can be removed.
+    """
+    _check(partition, ratio, of, criterion, scope, round_to)
+    scores = (
+        CRITERIA[criterion](partition, seed=seed) if isinstance(criterion, str) else np.asarray(criterion, np.float64)
+    )
+    return Plan(partition, _Ladder(partition, scores, scope, round_to).climb(ratio, of))
+
+
+def _check(partition: Partition, ratio: float, of: str, criterion: str | Scores, scope: str, round_to: int) -> None:
+    if not 0 < ratio < 1:
+        raise PlanError(f"ratio must lie between 0 and 1, not {ratio:g}")
+    if of not in MEASURES:
+        raise PlanError(f"'of' must be one of {', '.join(MEASURES)}, not '{of}'")
+    if scope not in SCOPES:
+        raise PlanError(f"scope must be one of {', '.join(SCOPES)}, not '{scope}'")
+    if isinstance(criterion, str) and criterion not in CRITERIA:
+        raise PlanError(f"criterion must be one of {', '.join(CRITERIA)}, not '{criterion}'")
+    if not isinstance(criterion, str) and np.shape(criterion) != (len(partition),):
+        raise PlanError(f"scores must be one number for each of the {len(partition)} groups")
+    if round_to < 1:
+        raise PlanError(f"round_to must be at least 1, not {round_to}")
+    if not len(partition):
+        raise PlanError(f"{partition.graph.name} has no group that can be removed; `zig analyze` says why")
+
+
+class _Ladder:
+    """Plans from nothing removed (rung 0) to everything that may go, one group more on each rung."""
+
+    def __init__(self, partition: Partition, scores: Scores, scope: str, round_to: int):
+        self.partition, self.round_to = partition, round_to
+        family = partition.node_group
+        self.sizes = np.bincount(family)
+        by_family = np.lexsort((-scores, family))  # most important first within each node group
+        starts = np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
+        self.rank = np.empty(len(scores), np.int64)
+        self.rank[by_family] = np.arange(len(scores)) - starts[family[by_family]]
+        share = (self.sizes[family] - self.rank) / self.sizes[family]  # how much of its family is gone once it goes
+        order = np.argsort(scores if scope == "global" else share, kind="stable")
+        self.order = order[self.rank[order] > 0]  # the best of each node group stays
+        self.step = self._steps(partition)
+
+    def climb(self, ratio: float, of: str) -> Mask:
+        """The rung nearest to the ratio, found by bisection: every rung removes more than the one below."""
+        budget = Budget(self.partition)
+
+        def gone(rung: int) -> float:
+            remove = self.plan(rung)
+            if of == "groups":
+                return float(remove.mean())
+            parameters, macs = budget.price(remove)
+            return 1 - (parameters / budget.parameters if of == "params" else macs / max(budget.macs, 1))
+
+        low, high = 0, len(self.order)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if gone(middle) < ratio else (low, middle)
+        return self.plan(min((low, high), key=lambda rung: abs(gone(rung) - ratio)))
+
+    def plan(self, rung: int) -> Mask:
+        """The mask of a rung, its kept widths rounded up to multiples."""
+        family = self.partition.node_group
+        kept = self.sizes - np.bincount(family[self.order[:rung]], minlength=len(self.sizes))
+        kept = np.minimum(-(-kept // self.step) * self.step, self.sizes)
+        return np.asarray(self.rank >= kept[family])
+
+    def _steps(self, partition: Partition) -> Any:
+        """How many groups make `round_to` indices of the narrowest axis of each node group."""
+        narrowest = np.full(len(self.sizes), np.iinfo(np.int64).max)
+        for row in partition.rows:
+            live = row.groups[row.groups >= 0]
+            counts = np.bincount(live, minlength=len(partition))[live]
+            np.minimum.at(narrowest, partition.node_group[live], counts)
+        return self.round_to // np.gcd(self.round_to, narrowest)
+
+
+__all__ = ["MEASURES", "SCOPES", "Plan", "prune"]
