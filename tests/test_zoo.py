@@ -28,7 +28,7 @@ def speed(name: str, exporter: str) -> list[pytest.MarkDecorator]:
 
 
 @pytest.mark.parametrize(("name", "exporter"), [pytest.param(*p, marks=speed(*p), id="-".join(p)) for p in zoo.pairs()])
-def test_half_of_it_can_go(name: str, exporter: str) -> None:
+def test_exact(name: str, exporter: str) -> None:
     with TemporaryDirectory() as folder:  # not tmp_path: pytest would keep gigabytes of it
         try:
             trip = zoo.round_trip(name, exporter, Path(folder))

@@ -29,7 +29,7 @@ import onnx
 import onnxruntime as ort
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 (its usual name)
+from torch.nn import functional as F
 
 import zig
 

@@ -10,6 +10,8 @@ Names are loaded when they are first used, so that `import zig` costs nothing an
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from zig.verify import Comparison, verify  # not lazy: the module has the function's name and would take its place
+
 if TYPE_CHECKING:
     from zig.budget import Budget, cost
     from zig.graph import Graph, load
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from zig.plan import Plan, prune
     from zig.surgery import Report, compress, zero
     from zig.training.oto import OTO  # noqa: TID251 - a name only; the module is loaded when OTO is asked for
-    from zig.verify import Comparison, verify
 
 __version__ = "0.1.0"
 
@@ -28,7 +29,6 @@ _HOMES = {
     "NodeGroup": "zig.partition", "Partition": "zig.partition", "analyze": "zig.partition",
     "Plan": "zig.plan", "prune": "zig.plan",
     "Report": "zig.surgery", "compress": "zig.surgery", "zero": "zig.surgery",
-    "Comparison": "zig.verify", "verify": "zig.verify",
 }  # fmt: skip
 __all__ = [
     "OTO", "Budget", "Comparison", "Graph", "NodeGroup", "Partition", "Plan", "Report", "analyze", "compress", "cost",

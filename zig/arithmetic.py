@@ -13,8 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import TensorProto
+from onnx.checker import ValidationError
+from onnx.defs import SchemaError, get_schema
+from onnx.helper import make_tensor_type_proto
+from onnx.numpy_helper import from_array, to_array
+from onnx.shape_inference import InferenceError, infer_node_outputs
 
-from zig.dims import Dim, Size, divide, product, symbol
+from zig.dims import Dim, Size, divide, number, product, symbol
+from zig.errors import RuleError
 
 if TYPE_CHECKING:
     from zig.graph import Graph, Node
@@ -102,18 +108,30 @@ def _unsqueeze(node: Node, x: Array, axes: Array | None = None) -> Array:
 
 
 def _slice(node: Node, x: Array, *given: Array | None) -> Array:
-    operands = [*given, None, None, None, None][:4]
-    starts, ends = (
-        node.attribute(n) if o is None else o for n, o in zip(("starts", "ends"), operands[:2], strict=True)
-    )
-    axes = node.attribute("axes") if operands[2] is None else operands[2]
-    axes = range(len(starts)) if axes is None else axes
-    steps = np.ones(len(starts), np.int64) if operands[3] is None else operands[3]
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        index = [slice(None)] * x.ndim
-        index[int(axis)] = slice(int(start), None if step < 0 and end < -x.shape[int(axis)] else int(end), int(step))
-        x = x[tuple(index)]
+    for axis, selection in _selections(node, x.ndim, given):
+        x = x[(slice(None),) * axis + (selection,)]
     return x
+
+
+def _selections(node: Node, rank: int, given: tuple[Array | None, ...]) -> list[tuple[int, slice]]:
+    """What a Slice selects, axis by axis."""
+    names = ("starts", "ends", "axes", "steps")
+    operands: list[Any] = [*given, None, None, None, None][:4]
+    starts, ends, axes, steps = (node.attribute(n) if o is None else o for n, o in zip(names, operands, strict=True))
+    axes = range(len(starts)) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
+    rows = zip(axes, starts, ends, steps, strict=True)
+    return [(int(a) % rank, slice(int(s), None if k < 0 and e < -(2**30) else int(e), int(k))) for a, s, e, k in rows]
+
+
+def _sliced(node: Node, inputs: list[Any], values: list[Any]) -> tuple[Size, ...]:
+    sizes = list(inputs[0])
+    if any(value is None for name, value in zip(node.inputs[1:], values[1:], strict=True) if name):
+        raise ValueError("bounds that are not known in advance")
+    for axis, selection in _selections(node, len(sizes), tuple(values[1:])):
+        whole = selection == slice(0, selection.stop, 1) and (selection.stop or 0) >= 2**31 - 1
+        sizes[axis] = sizes[axis] if whole else len(range(number(sizes[axis]))[selection])
+    return tuple(sizes)
 
 
 def _cast(node: Node, x: Array) -> Array:
@@ -137,9 +155,7 @@ def _fill(node: Node, shape: Array) -> Array:
 
 
 def _scalar(tensor: TensorProto) -> Any:
-    from onnx import numpy_helper  # noqa: PLC0415
-
-    return numpy_helper.to_array(tensor).reshape(-1)[0]
+    return to_array(tensor).reshape(-1)[0]
 
 
 def _shape(node: Node, shape: tuple[Size, ...]) -> Array:
@@ -240,13 +256,44 @@ def _sizes(node: Node, output: int, shapes: Shapes, values: dict[str, Array]) ->
     if node.op in SIZES and inputs and inputs[0] is not None:
         try:
             return SIZES[node.op](node, inputs, [values.get(name) for name in node.inputs])
-        except (TypeError, IndexError, ValueError, KeyError, AttributeError):
+        except (TypeError, IndexError, ValueError, KeyError, AttributeError, RuleError):
             return None  # an operand is not known in advance, so neither is the size
     if node.op in BROADCASTING and all(s is not None for s in inputs) and inputs:
         return broadcast(*(s for s in inputs if s is not None))
-    return None
+    return _ask_onnx(node, output, shapes, values)
 
 
+def _ask_onnx(node: Node, output: int, shapes: Shapes, values: dict[str, Array]) -> tuple[Size, ...] | None:
+    """Let onnx infer one node, with every symbol under its own name, so that it comes back as it went in."""
+    named: dict[str, Size] = {}
+    types, data = {}, {}
+    try:
+        schema = get_schema(node.proto.op_type, node.version, node.proto.domain)
+        for i, name in enumerate(node.inputs):
+            if name in shapes:
+                allowed = schema.inputs[min(i, len(schema.inputs) - 1)].types
+                dtype = next((t for t in _TRIED if f"tensor({_TRIED[t]})" in allowed), TensorProto.FLOAT)
+                named.update({str(size): size for size in shapes[name]})
+                types[name] = make_tensor_type_proto(dtype, [n if isinstance(n, int) else str(n) for n in shapes[name]])
+                if dtype == TensorProto.INT64 and name in values and values[name].dtype != object:
+                    data[name] = from_array(values[name].astype(np.int64), name)
+        inferred = infer_node_outputs(schema, node.proto, types, data)
+    except (InferenceError, SchemaError, ValidationError, ValueError, KeyError, RuntimeError):
+        return None  # onnx can't tell either
+    shape = inferred[node.outputs[output]].tensor_type.shape if node.outputs[output] in inferred else None
+    if shape is None or not len(shape.dim):
+        return None
+    dims = enumerate(shape.dim)
+    return tuple(
+        int(d.dim_value)
+        if d.HasField("dim_value")
+        else named.get(d.dim_param, symbol(anonymous(node.outputs[output], i)))
+        for i, d in dims
+    )
+
+
+# Inference only asks whether a type is allowed; floats stand for data, where an operand may be one.
+_TRIED = {TensorProto.FLOAT: "float", TensorProto.INT64: "int64", TensorProto.BOOL: "bool"}
 BROADCASTING = {
     "Abs", "Add", "And", "BatchNormalization", "Cast", "Ceil", "Celu", "Clip", "Cos", "Div", "Dropout", "Elu", "Equal",
     "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu",
@@ -305,6 +352,7 @@ SIZES: dict[str, Callable[..., tuple[Size, ...]]] = {
     "AveragePool": _window,
     "MatMul": _matmul,
     "Concat": _concat,
+    "Slice": _sliced,
     "Resize": _resized,
     "Upsample": _resized,
 }

@@ -7,6 +7,7 @@
     ├── PlanError      a plan can't be made (ratio outside (0, 1), unknown criterion)
     ├── ExportError    a torch model can't be exported without losing a parameter
     ├── LinkError      an initializer can't be traced to a torch parameter
+    ├── UnchangedError no group is zero, and that was asked to be an error
     └── VerifyError    two models that must agree do not
 
 A message is one plain sentence that names the file, node or tensor and says what to do. The command line prints it as
@@ -52,6 +53,10 @@ class ExportError(ZigError):
 
 class LinkError(ZigError):
     """An initializer can't be traced to a torch parameter."""
+
+
+class UnchangedError(ZigError):
+    """`--strict` was asked for, and no group of the model is zero."""
 
 
 class VerifyError(ZigError):

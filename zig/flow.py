@@ -328,6 +328,9 @@ class Flow:
 
     def align(self, axes: Sequence[Axis], node: Node) -> list[list[Part]]:
         """Cut axes of one size into columns of parts of one size each, and tie the parts of a column."""
+        if not any(part.live for axis in axes for part in axis):
+            dead = [_dead_axis(axis) for axis in axes if axis]
+            return [dead] if dead else []  # sizes that the model itself keeps equal
         todo = [list(reversed(axis)) for axis in axes]
         columns = []
         while all(todo):
@@ -596,6 +599,10 @@ def _is_weight(tensor: Tensor | None) -> bool:
 
 def _is_const(tensor: Tensor | None) -> bool:
     return tensor is not None and tensor.const
+
+
+def _dead_axis(axis: Axis) -> Part:
+    return axis[0] if len(axis) == 1 else Part(size(axis), why=axis[0].why)
 
 
 def _order(size_: Size) -> tuple[bool, Any]:

@@ -26,7 +26,7 @@ from zig import arithmetic
 from zig.arithmetic import Array
 from zig.budget import Budget
 from zig.dims import Dim, Size, number, product
-from zig.errors import ModelError, PlanError, RuleError, UsageError, VerifyError
+from zig.errors import ModelError, UnchangedError, PlanError, RuleError, UsageError, VerifyError
 from zig.flow import Axis, Call, Flow, Part, Rest, Tensor, Units, size
 from zig.graph import Graph
 from zig.partition import Labels, Mask, Partition, analyze
@@ -62,7 +62,7 @@ class Report:
 
 def compress(
     source: Any, target: str | os.PathLike[str], plan: Plan | None = None, *, tolerance: float = 0.0,
-    check: bool = True,
+    check: bool = True, strict: bool = False,
     **verify_options: Any,
 ) -> Report:  # fmt: skip
     """Remove every group that is zero (and those of `plan`), verify, and write the smaller model.
@@ -72,12 +72,14 @@ def compress(
         target: where the compressed model goes; external data stay external (`<target>.data`).
         plan: groups to zero first; the comparison is then with the zeroed model.
         tolerance: weights up to this magnitude count as zero.
+        strict: whether it is an error that nothing can be removed.
         check: whether onnxruntime compares full and compressed model before anything is written.
         verify_options: `samples`, `seed`, `rtol`, `atol`, `data`, `provider` of `zig.verify`.
 
     Raises:
         ModelError: the model can't be read, or the target can't be written.
         PlanError: the plan is of another model.
+        UnchangedError: with `strict`.
         VerifyError: the outputs differ; nothing is written.
     """
     target = Path(target)
@@ -85,6 +87,10 @@ def compress(
     graph = partition.graph
     weights = _zeroed(plan, graph.array, tolerance) if plan or tolerance else graph.array
     loose, remove, flow = removable(partition, weights)
+    if strict and not remove.any():
+        raise UnchangedError(
+            f"{graph.name}: no group is zero, so nothing can be removed; zero some with `zig prune` first"
+        )
     cut = _Surgeon(loose, remove, flow, weights).operate()
     with _workspace(target) as folder:
         small = save(cut, folder / target.name, external=_has_external(graph))

@@ -62,7 +62,8 @@ _PLAIN: dict[str, Callable[[Any], Any]] = {
     "HardSwish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1), "Identity": lambda x: x, "IsInf": lambda x: x * 0,
     "IsNaN": lambda x: x * 0, "Log": np.log, "Mish": lambda x: x * np.tanh(_softplus(x)), "Neg": np.negative,
     "Not": lambda x: np.where(np.isnan(x), np.nan, x == 0), "Reciprocal": np.reciprocal,
-    "Relu": lambda x: np.maximum(x, 0), "Round": np.round, "Sigmoid": _sigmoid, "Sign": np.sign, "Sin": np.sin, "Sinh": np.sinh, "Softplus": _softplus,
+    "Relu": lambda x: np.maximum(x, 0), "Round": np.round, "Sigmoid": _sigmoid, "Sign": np.sign,
+    "Sin": np.sin, "Sinh": np.sinh, "Softplus": _softplus,
     "Softsign": lambda x: x / (1 + np.abs(x)), "Sqrt": np.sqrt, "Tan": np.tan, "Tanh": np.tanh,
     "com.microsoft.Gelu": _gelu, "com.microsoft.QuickGelu": lambda x: x * _sigmoid(1.702 * x),
 }  # fmt: skip

@@ -4,8 +4,8 @@ Both exporters of torch fold, transpose and rename weights by default; the dynam
 weight that it has fused with a BatchNorm. Here every parameter keeps its name and its value:
 
     exporter      how nothing is folded
-    dynamo        exported without optimisation, then simplified while the initializers are graph inputs, since an
-                  input can't be folded: shape arithmetic goes, weights stay
+    dynamo        exported without optimisation, then simplified while the weights are graph inputs of unknown value,
+                  which can't be folded: shape arithmetic goes, weights stay
     torchscript   `do_constant_folding=False`, which also keeps BatchNorm, then the same simplification
 """
 
@@ -26,7 +26,6 @@ from typing import Any, Literal
 import numpy as np
 import onnx_ir as ir
 import torch
-from onnx_ir.passes import common as passes
 from onnxscript import optimizer
 from torch import Tensor, nn
 
@@ -157,14 +156,29 @@ def _training_root(model: nn.Module) -> nn.Module:
 
 
 def _simplify(model: ir.Model) -> None:
-    """Fold shape arithmetic but no weight, and give the model copies of the weights (torch shares its memory)."""
-    for value in model.graph.initializers.values():
+    """Fold shape arithmetic but no weight, and give the model copies of the weights (torch shares its memory).
+
+    For the optimizer the weights are graph inputs of unknown value: were they only listed as inputs too, it would still
+    drop a bias that happens to be zero before training.
+    """
+    graph = model.graph
+    weights: list[tuple[ir.Value, ir.Tensor]] = []
+    for value in list(graph.initializers.values()):
         shared = value.const_value
         assert shared is not None  # an exporter's initializer has a value
-        value.const_value = ir.Tensor(np.array(shared.numpy()), shared.dtype, shape=shared.shape, name=shared.name)
-    passes.AddInitializersToInputsPass()(model)
+        copy = ir.Tensor(np.array(shared.numpy()), shared.dtype, shape=ir.Shape(shared.shape), name=value.name)
+        value.const_value = copy
+        if copy.dtype.is_floating_point():
+            weights.append((value, copy))
+            del graph.initializers[str(value.name)]
+            value.const_value = None
+            graph.inputs.append(value)
     optimizer.optimize(model)
-    passes.RemoveInitializersFromInputsPass()(model)
+    for value, copy in weights:
+        graph.inputs.remove(value)
+        if value.uses() or value.is_graph_output():
+            value.const_value = copy
+            graph.initializers.add(value)
 
 
 def _device(model: nn.Module) -> torch.device | None:
