@@ -66,6 +66,13 @@ def check_narrower(trip: zoo.Trip) -> None:
         assert narrower, f"no {what} went: still {sorted(before.values())}"
 
 
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript", "torchscript-dynamic"])
+def test_a_shuffle_keeps_channels_apart(exporter: str, tmp_path: Path) -> None:
+    """The 16 channels that are shuffled stand and fall in 8 pairs, not in 2 halves; 16 before and 32 after are free."""
+    partition = zig.analyze(zoo.export("s_shuffle", exporter, tmp_path))
+    assert sorted(group.size for group in partition.node_groups) == [8, 16, 32]
+
+
 def test_the_zoo_is_complete() -> None:
     """Every architecture and pattern that zig promises to handle is there, and no refusal is for one that isn't."""
     families = """

@@ -17,7 +17,8 @@ import sys
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -322,6 +323,17 @@ def perceptron(normalisation: Callable[[int], nn.Module]) -> nn.Module:
     return nn.Sequential(nn.Linear(20, 32), *block, normalisation(32), nn.Linear(32, 10))
 
 
+class RootMeanSquare(nn.Module):
+    """RMSNorm written out, as most language models have it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+
 def ended(*layers: nn.Module) -> nn.Module:
     """Two plain convolutions of 16 channels, then the given layers."""
     return nn.Sequential(conv_bn(3, 16), conv_bn(16, 16), *layers)
@@ -377,6 +389,7 @@ OWN: dict[str, Architecture] = {
     "groupnorm": Architecture(lambda: normalised(partial(nn.GroupNorm, 4)), images(16), small=True, shrinks=0.0),
     "layernorm": Architecture(lambda: perceptron(nn.LayerNorm), features, "other", small=True),
     "rmsnorm": Architecture(lambda: perceptron(nn.RMSNorm), features, "other", small=True),
+    "rmsnorm_written": Architecture(lambda: perceptron(RootMeanSquare), features, "other", small=True),
     "lstm": Architecture(lambda: Recurrent(nn.LSTM), series, "other", small=True),
     "lstm_deep": Architecture(lambda: Recurrent(nn.LSTM, 2, True), series, "other", small=True),
     "gru": Architecture(lambda: Recurrent(nn.GRU), series, "other", small=True),
@@ -391,11 +404,16 @@ OWN: dict[str, Architecture] = {
 # --- torchvision -------------------------------------------------------------------------------------------------
 
 
-def quiet_import(module: str) -> Any:
-    """Imports a library whose own deprecation warnings are not ours to mend."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return importlib.import_module(module)
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences what other libraries warn of and log, which is not ours to mend."""
+    logging.disable(logging.WARNING)  # under pytest torch would log each step of an export
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 @cache
@@ -414,7 +432,8 @@ def load_torchvision() -> Any:
         shim.install()
         sys.modules["torchvision_shim"] = shim  # its declarations live as long as the module
     try:
-        return quiet_import("torchvision")
+        with quiet():
+            return importlib.import_module("torchvision")
     except (ImportError, RuntimeError) as error:
         raise UnavailableError(f"torchvision does not load beside this torch: {error}") from error
 
@@ -435,7 +454,8 @@ def load_transformers() -> Any:
         raise UnavailableError("transformers is not installed")
     if importlib.util.find_spec("torchvision") is not None:
         load_torchvision()
-    return quiet_import("transformers")
+    with quiet():
+        return importlib.import_module("transformers")
 
 
 def vision(name: str, size: int = 64, kind: Literal["conv", "transformer"] = "conv", **options: Any) -> Architecture:
@@ -779,8 +799,7 @@ def export(name: str, exporter: str, folder: Path) -> Path:
     module, inputs = build(name)
     path = folder / f"{name}.{exporter}.onnx"
     names = [i.name for i in ZOO[name].inputs]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # both exporters warn about matters that are not ours
+    with quiet():
         if exporter.startswith("dynamo"):
             opset = 23 if exporter == "dynamo-23" else OPSET
             torch.onnx.export(module, inputs, path, opset_version=opset, input_names=names, dynamo=True, verbose=False)
@@ -799,7 +818,6 @@ def export_lossless(module: nn.Module, inputs: tuple[Tensor, ...], path: Path, n
     from onnx_ir.passes.common import AddInitializersToInputsPass, RemoveInitializersFromInputsPass
     from onnxscript.optimizer import optimize
 
-    logging.getLogger("onnx_ir.passes.common.initializer_deduplication").setLevel(logging.ERROR)  # a line a weight
     program = torch.onnx.export(
         module, inputs, opset_version=OPSET, input_names=names, dynamo=True, optimize=False, verbose=False
     )

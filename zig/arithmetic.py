@@ -15,7 +15,7 @@ import numpy as np
 from onnx import TensorProto
 from onnx.checker import ValidationError
 from onnx.defs import SchemaError, get_schema
-from onnx.helper import make_tensor_type_proto
+from onnx.helper import make_tensor_type_proto, tensor_dtype_to_np_dtype
 from onnx.numpy_helper import from_array, to_array
 from onnx.shape_inference import InferenceError, infer_node_outputs
 
@@ -64,8 +64,8 @@ def _read_constants(graph: Graph, node: Node, values: dict[str, Array]) -> None:
     for name in node.inputs:
         tensor = graph.initializers.get(name)
         if tensor is not None and name not in values:
-            count = math.prod(tensor.dims)
-            if count <= (_LARGEST if tensor.data_type in _INTEGERS else 8):
+            limit = _LARGEST if tensor.data_type in _INTEGERS else 8 if node.op in ("Resize", "Upsample") else 1
+            if math.prod(tensor.dims) <= limit:  # a longer list of floats is a weight
                 values[name] = graph.array(name)
 
 
@@ -81,6 +81,8 @@ def _attempt(operation: Callable[..., Any], node: Node, values: dict[str, Array]
     except (TypeError, KeyError, ValueError, IndexError, ZeroDivisionError):
         return None  # not shape arithmetic after all: the tensor is simply not known in advance
     result = np.asarray(result)
+    if result.dtype == object and not any(isinstance(size, Dim) for size in result.reshape(-1)):
+        result = result.astype(np.int64)
     return result if result.size <= _LARGEST else None
 
 
@@ -135,12 +137,7 @@ def _sliced(node: Node, inputs: list[Any], values: list[Any]) -> tuple[Size, ...
 
 
 def _cast(node: Node, x: Array) -> Array:
-    to = node.attribute("to")
-    if x.dtype == object:
-        return x
-    if to in (TensorProto.INT64, TensorProto.INT32):
-        return x.astype(np.int64)
-    return x.astype(np.bool_) if to == TensorProto.BOOL else x.astype(np.float64)
+    return x if x.dtype == object else x.astype(tensor_dtype_to_np_dtype(node.attribute("to")))
 
 
 def _div(_: Node, a: Array, b: Array) -> Array:
@@ -196,7 +193,7 @@ VALUES: dict[str, Callable[..., Any]] = {
     "Neg": lambda node, a: np.negative(a),
     "Floor": lambda node, a: a if a.dtype == object else np.floor(a),
     "Ceil": lambda node, a: a if a.dtype == object else np.ceil(a),
-    "Sqrt": lambda node, a: np.sqrt(a.astype(np.float64)),
+    "Sqrt": lambda node, a: np.sqrt(a),
     "Min": lambda node, *xs: np.minimum.reduce([x.astype(np.int64) for x in xs]),
     "Max": lambda node, *xs: np.maximum.reduce([x.astype(np.int64) for x in xs]),
     "Equal": _equal,
@@ -332,6 +329,11 @@ def _concat(node: Node, inputs: list[Any], _: Any) -> tuple[Size, ...]:
     return tuple(sizes)
 
 
+def _flattened(node: Node, inputs: list[Any], _: Any) -> tuple[Size, ...]:
+    axis = node.attribute("axis", 1) % (len(inputs[0]) + 1)
+    return product(inputs[0][:axis]), product(inputs[0][axis:])
+
+
 def _resized(node: Node, inputs: list[Any], values: list[Any]) -> tuple[Size, ...]:
     if len(values) > 3 and values[3] is not None:
         return tuple(values[3].tolist())
@@ -352,6 +354,8 @@ SIZES: dict[str, Callable[..., tuple[Size, ...]]] = {
     "AveragePool": _window,
     "MatMul": _matmul,
     "Concat": _concat,
+    "Flatten": _flattened,
+    "Tile": lambda node, ins, vals: tuple(s * int(k) for s, k in zip(ins[0], vals[1], strict=True)),
     "Slice": _sliced,
     "Resize": _resized,
     "Upsample": _resized,

@@ -177,6 +177,7 @@ class Flow:
         self.costs: list[tuple[str, list[Part]]] = []
         self.parts: dict[int, Part] = {}  # every distinct array of units, for node groups
         self.unknown: dict[str, None] = {}
+        self._parameters: dict[str, Node] = {}
         self._tensors: dict[str, Tensor | None] = {}
         self._splits: dict[tuple[int, int], tuple[Units, Units]] = {}
         self._joins: dict[tuple[int, int], Units] = {}
@@ -190,6 +191,9 @@ class Flow:
             self._tensors[name] = None if shape is None else self.dead(shape, why)
         for node in self.graph.nodes:
             self._visit(node)
+        for name in self._parameters.keys() & self.weights.keys():  # read as data after it was read as a parameter
+            node = self._parameters[name]
+            self.fix(self.weights[name], self.reason(f"sets a parameter of {node}", node.name))
         for name in self.graph.outputs:
             self.fix(self.tensor(name), self.reason(f"is part of the model's output '{name}'", ""))
         return self
@@ -377,18 +381,18 @@ class Flow:
                 self._known(name)
             return
         operator = self.operators.get(node.op)
-        call = Call(node, [self.tensor(name) if name else None for name in node.inputs], self)
+        data = (operator.data if operator else 0) or len(node.inputs)
+        inputs = [self.tensor(name) if name else None for name in node.inputs[:data]]
+        call = Call(node, inputs + [self._parameter(name, node) for name in node.inputs[data:]], self)
         for name in node.captured:
             self.fix(self.tensor(name), self.reason(f"is read inside a sub-graph of {node}", node.name))
         try:
             if operator is None or operator.wall:
                 call.outputs = self._wall(call, operator)
             else:
-                data = operator.data or len(node.inputs)
                 if any(name and t is None for name, t in zip(node.inputs[:data], call.inputs[:data], strict=True)):
                     raise RuleError("the shape of one of its inputs is not known")
                 call.outputs = operator.move(call) if operator.move else self._apply(call, operator)
-                self._pin_parameters(call, operator)
         except RuleError as error:
             why = self.reason(f"can't be followed through {node}: {error}", node.name)
             call.outputs = self._stop(call, why)
@@ -419,11 +423,14 @@ class Flow:
         shapes = (self.graph.shapes.get(name) for name in call.node.outputs)
         return [None if shape is None else self.dead(shape, why) for shape in shapes]
 
-    def _pin_parameters(self, call: Call, operator: Operator) -> None:
-        """Operands that are no data of the operator (shapes, indices, limits) must stay as they are."""
-        for tensor in call.inputs[operator.data or len(call.inputs) :]:
-            if tensor is not None and tensor.live:
-                self.fix(tensor, self.reason(f"sets a parameter of {call.node}", call.node.name))
+    def _parameter(self, name: str, node: Node) -> Tensor | None:
+        """An operand that is no data (a shape, indices, limits) must stay as it is."""
+        if name in self.graph.initializers and name not in self.weights:
+            self._parameters[name] = node
+            return None
+        tensor = self.tensor(name) if name else None
+        self.fix(tensor, self.reason(f"sets a parameter of {node}", node.name))
+        return tensor
 
     # -- rules ---------------------------------------------------------------------------------------------------
 

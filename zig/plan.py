@@ -53,16 +53,19 @@ def prune(
         partition: G groups.
         ratio: the share to remove, in (0, 1).
         of: what the share is of: `params`, `macs` or `groups`. It is met within one group's share; where even the
-            smallest network (one group of each node group) keeps more, that is the plan, and `Plan.reached` tells.
+            smallest network (one group of each node group) keeps more, that is the plan, and `Plan.reached` tells;
+            the plan of a model without groups is empty.
         criterion: `magnitude`, `random`, or your own scores float[G], higher is more important.
         scope: `global` ranks all groups together; `local` takes the same share of every node group.
         seed: for `random`.
         round_to: kept widths are multiples of this where the width allows.
 
     Raises:
-        PlanError: an argument is out of range, or the model has nothing that can be removed.
+        PlanError: an argument is out of range.
     """
     _check(partition, ratio, of, criterion, scope, round_to)
+    if not len(partition):
+        return Plan(partition, np.zeros(0, bool))
     scores = (
         CRITERIA[criterion](partition, seed=seed) if isinstance(criterion, str) else np.asarray(criterion, np.float64)
     )
@@ -82,8 +85,6 @@ def _check(partition: Partition, ratio: float, of: str, criterion: str | Scores,
         raise PlanError(f"scores must be one number for each of the {len(partition)} groups")
     if round_to < 1:
         raise PlanError(f"round_to must be at least 1, not {round_to}")
-    if not len(partition):
-        raise PlanError(f"{partition.graph.name} has no group that can be removed; `zig analyze` says why")
 
 
 class _Ladder:

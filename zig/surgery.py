@@ -29,7 +29,7 @@ from zig.dims import Dim, Size, number, product
 from zig.errors import ModelError, UnchangedError, PlanError, RuleError, UsageError, VerifyError
 from zig.flow import Axis, Call, Flow, Part, Rest, Tensor, Units, size
 from zig.graph import Graph
-from zig.partition import Labels, Mask, Partition, analyze
+from zig.partition import FORKS, Labels, Mask, Partition, analyze, settle
 from zig.plan import Plan
 
 if TYPE_CHECKING:
@@ -86,7 +86,10 @@ def compress(
     partition = _match(plan, source) if plan else analyze(source)
     graph = partition.graph
     weights = _zeroed(plan, graph.array, tolerance) if plan or tolerance else graph.array
-    loose, remove, flow = removable(partition, weights)
+    choices = [partition] if plan else list(_choices(partition))
+    loose, remove, flow = min(
+        (removable(p, weights) for p in choices), key=lambda found: Budget(found[0]).price(found[1])
+    )
     if strict and not remove.any():
         raise UnchangedError(
             f"{graph.name}: no group is zero, so nothing can be removed; zero some with `zig prune` first"
@@ -182,6 +185,16 @@ def removable(partition: Partition, weights: Weights) -> tuple[Partition, Mask, 
         if (able == remove).all():
             return loose, remove, flow
         remove = able
+
+
+def _choices(partition: Partition) -> Iterator[Partition]:
+    """The partition under every choice at its forks that differs: a file does not say by which one it was pruned."""
+    seen: list[Partition] = []
+    for forks in FORKS:
+        labels = settle(partition.flow, forks)
+        if not any(np.array_equal(labels.bare > 0, other.labels.bare > 0) for other in seen):
+            seen.append(Partition(partition.graph, partition.flow, labels, partition.member))
+            yield seen[-1]
 
 
 def _keep_one(able: Mask, family: Any) -> None:

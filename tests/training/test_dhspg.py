@@ -82,13 +82,22 @@ class Slow:
         groups = range(len(self.table))
         cosine = torch.stack([F.cosine_similarity(-self.gather(g, x), -self.gather(g, d), 0) for g in groups])
         small = torch.stack([1 / (self.gather(g, x).norm() / self.gather(g, x).numel() + 1e-6) for g in groups])
-        score = 0.5 * cosine / cosine.norm() + 0.5 * small / small.norm()
+        score = 0.5 * self.normalised(cosine) + 0.5 * self.normalised(small)
         left = {n: int((self.table.node_group == n).sum()) for n in self.table.node_group}
         for g in score.argsort(descending=True).tolist():
             if len(self.penalised) < round(self.knobs["target_group_sparsity"] * len(self.table)):
                 if left[self.table.node_group[g]] > 1:
                     self.penalised.add(g)
                     left[self.table.node_group[g]] -= 1
+
+    def normalised(self, values: Tensor) -> Tensor:
+        if self.knobs["scope"] == "global":
+            return values / values.norm()
+        result = values.clone()
+        for node in set(self.table.node_group.tolist()):
+            here = torch.from_numpy(self.table.node_group == node)
+            result[here] = (values[here] - values[here].mean()) / values[here].std(correction=0)
+        return result
 
     def group_step(self, g: int, x: Any, d: Any, plain: Any, factor: float, warming: bool) -> None:
         k, xg, dg = self.knobs, self.gather(g, x), self.gather(g, d)
@@ -179,6 +188,7 @@ VARIANTS = [
     ("sgd", {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3, "epsilon": 0.5}),
     ("sgd", {"lr": 0.05, "momentum": 0.9, "nesterov": True, "lmbda": 0.3, "hat_lmbda_coeff": 100.0}),
     ("adam", {"lr": 1e-2, "weight_decay": 1e-2, "epsilon": 0.9}),
+    ("adam", {"lr": 1e-2, "scope": "global"}),
     ("adamw", {"lr": 3e-2, "weight_decay": 0.1, "lmbda": 0.1, "warm_up_steps": 3}),
 ]
 
@@ -201,9 +211,10 @@ def test_agrees_with_the_equations(variant: str, options: dict[str, Any]) -> Non
     assert fast.zero_groups == 8
 
 
-def vars_of(optimizer: DHSPG) -> dict[str, float]:
+def vars_of(optimizer: DHSPG) -> dict[str, Any]:
     penalty = optimizer.penalty
-    return {name: getattr(penalty, name) for name in ("lmbda", "lmbda_amplify", "hat_lmbda_coeff", "epsilon")}
+    names = ("lmbda", "lmbda_amplify", "hat_lmbda_coeff", "epsilon")
+    return {"scope": optimizer.scope, **{name: getattr(penalty, name) for name in names}}
 
 
 @pytest.mark.parametrize(
@@ -463,6 +474,7 @@ def test_wrong_use_is_one_sentence() -> None:
         ({"pruning_steps": 0}, "no schedule"),
         ({"variant": "lion"}, "sgd, adam or adamw"),
         ({"group_divisible": 0}, "1 or more"),
+        ({"scope": "layer"}, "local or global"),
     ):
         with pytest.raises(PlanError, match=says):
             DHSPG(net.parameters(), table, **wrong)

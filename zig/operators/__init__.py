@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from zig.operators import elementwise, linear, move, normal, recurrent, reduce
+from zig.operators import attention, elementwise, linear, move, normal, recurrent, reduce
 from zig.operators.operator import Operator
 
 OPERATORS: dict[str, Operator] = {
     **elementwise.OPERATORS,
     **linear.OPERATORS,
+    **attention.OPERATORS,
     **normal.OPERATORS,
     **reduce.OPERATORS,
     **recurrent.OPERATORS,

@@ -10,7 +10,7 @@ from zig.arithmetic import reshaped
 from zig.dims import Dim, Size, number
 from zig.errors import RuleError
 from zig.flow import Axis, Part, Tensor, size
-from zig.operators.operator import Operator, same
+from zig.operators.operator import Operator, same, zero_only
 from zig.operators.reduce import resize
 
 if TYPE_CHECKING:
@@ -197,12 +197,13 @@ def _repair_slice(cut: Cut) -> None:
         picked = np.arange(len(keep))[_bounds(start, end, step)]
         wanted = (np.cumsum(keep) - 1)[picked[keep[picked]]]
         if len(wanted) > 1 and (np.diff(wanted) != np.sign(step)).any():
-            return cut.gather(i, wanted)
+            cut.gather(i, wanted)
+            changed[i] = (0, len(wanted), 1)
+            continue
         first, last = int(wanted[0]), int(wanted[-1])
         changed[i] = (first, last + 1, 1) if step > 0 else (first, last - 1 if last else -(2**31), -1)
     if changed:
         _write_bounds(cut, operands, changed)
-    return None
 
 
 def _write_bounds(
@@ -302,16 +303,15 @@ def _agreed(parts: list[Part]) -> Part:
 
 
 def _gather(call: Call) -> list[Tensor | None]:
+    """With constant indices a selection, in whatever shape the indices have; otherwise a look-up at run time."""
     x, indices = call.tensor(0), call.constant(1)
     i = call.attribute("axis", 0) % len(x.axes)
-    axis, places = x.axes[i], _index_axes(call)
-    if _is_live(axis) and indices is not None and indices.ndim < 2 and indices.dtype != object:
+    axis, middle = x.axes[i], _index_axes(call)
+    if _is_live(axis) and indices is not None and indices.dtype != object:
         wrapped = np.where(indices < 0, indices + number(size(axis)), indices)
-        picked = _pick(call, axis, wrapped) if indices.ndim else _alone(call, axis, wrapped)
-        middle: tuple[Axis, ...] = (picked,) if indices.ndim else ()
+        middle = call.flow.regroup([_pick(call, axis, wrapped.reshape(-1))], indices.shape, call.node)
     else:
         call.flow.fix(axis, call.flow.reason(f"is looked up by index in {call.node}", call.node.name))
-        middle = places
     if x.weight:
         call.flow.members.extend(p.units for k, a in enumerate(x.axes) if k != i for p in a if p.live)
     const = x.const and call.tensor(1).const
@@ -326,14 +326,59 @@ def _index_axes(call: Call) -> tuple[Axis, ...]:
     return tuple(() if n == 1 else (Part(n, why=why),) for n in indices.sizes)
 
 
+def _gather_nd(call: Call) -> str:
+    """Entries are looked up along the first axes (those that the last axis of the indices counts); the rest passes."""
+    rank, indices, batch = len(call.tensor(0).axes), call.tensor(1), call.attribute("batch_dims", 0)
+    count = number(indices.sizes[-1])
+    batches, looked_up = [f"b{i}" for i in range(batch)], [f"v{i}!" for i in range(count)]
+    left = [f"d{i}" for i in range(rank - batch - count)]
+    places = [f"i{i}!" for i in range(len(indices.axes) - batch - 1)]
+    data, result = " ".join([*batches, *looked_up, *left]), " ".join([*batches, *places, *left])
+    return f"{data}, ~{' '.join([*batches, *places, 'j!'])} -> {result}"
+
+
 def _repair_gather(cut: Cut) -> None:
-    call = cut.call
-    indices, axis = call.constant(1), call.tensor(0).axes[call.attribute("axis", 0) % len(call.tensor(0).axes)]
-    if indices is None or not _is_live(axis) or not cut.touches(axis):
+    """Indices point at new places; where they point at something that is gone they go too."""
+    call, indices = cut.call, cut.call.constant(1)
+    i = call.attribute("axis", 0) % len(call.tensor(0).axes)
+    axis, result = call.tensor(0).axes[i], call.outputs[0]
+    if indices is None or result is None or not _is_live(axis) or not cut.touches(axis):
         return
     keep = cut.keep(axis)
-    wrapped = np.where(indices < 0, indices + len(keep), indices)
-    cut.set_operand(1, (np.cumsum(keep) - 1)[wrapped[keep[wrapped]] if indices.ndim else wrapped])
+    moved = (np.cumsum(keep) - 1)[np.where(indices < 0, indices + len(keep), indices)]
+    for k, place in enumerate(result.axes[i : i + indices.ndim]):
+        moved = np.compress(cut.keep(place), moved, axis=k)
+    cut.set_operand(1, moved.astype(indices.dtype))
+
+
+def _scatter(call: Call) -> list[Tensor | None]:
+    """Known values written over known places of the first axis: units stay, the places rest at what is written."""
+    x, indices, updates = call.tensor(0), call.constant(1), call.constant(2)
+    plain = indices is not None and indices.ndim == 2 and indices.shape[1] == 1 and indices.dtype != object
+    if indices is None or not plain or updates is None or call.attribute("reduction", "none") != "none":
+        raise RuleError("what it writes, or where, is computed at run time")
+    if x.weight:
+        call.flow.members.extend(part.units for part in x.live)
+    flat, places = call.flow.flat(x.axes[0], call.node), indices[:, 0] % max(number(x.sizes[0]), 1)
+    rest = np.array(flat.rest)
+    values = np.unique(updates)
+    rest[places] = values[0] if len(values) == 1 else np.nan
+    others = tuple(tuple(p._replace(rest=p.rest * np.nan) if p.live else p for p in axis) for axis in x.axes[1:])
+    for axis in others:
+        call.flow.fix(axis, call.flow.reason(f"is written over by {call.node}", call.node.name))
+    first = (Part(flat.size, flat.units, rest),) if flat.live else x.axes[0]
+    return [Tensor((first, *others), x.const, x.weight)]
+
+
+def _repair_scatter(cut: Cut) -> None:
+    """Places move, and what would be written over a place that is gone goes too."""
+    indices, updates, axis = cut.call.constant(1), cut.call.constant(2), cut.call.tensor(0).axes[0]
+    if indices is None or updates is None or not _is_live(axis) or not cut.touches(axis):
+        return
+    keep = cut.keep(axis)
+    places = indices[:, 0] % len(keep)
+    cut.set_operand(1, (np.cumsum(keep) - 1)[places[keep[places]]][:, None].astype(indices.dtype))
+    cut.set_operand(2, updates[keep[places]])
 
 
 def _pad(call: Call) -> list[Tensor | None]:
@@ -395,6 +440,8 @@ OPERATORS: dict[str, Operator] = {
     "Split": Operator(move=_split, data=1, repair=_repair_split),
     "Concat": Operator(move=_concat),
     "Gather": Operator(move=_gather, data=2, repair=_repair_gather),
+    "GatherND": Operator(_gather_nd, rest=zero_only, why="looks entries up along this axis"),
+    "ScatterND": Operator(move=_scatter, data=1, repair=_repair_scatter),
     "Pad": Operator(move=_pad, data=1),
     "DepthToSpace": Operator(_depth_to_space, rest=same, letters=_blocks, why=_BLOCK),
     "SpaceToDepth": Operator("n c (h a!) (w b!) -> n (a b c) h w", rest=same, letters=_blocks, why=_BLOCK),

@@ -10,16 +10,19 @@ With x_g the variables of group g, d_g the step direction of the variant (SGD, A
       its last `decay_steps`   what is still penalised also shrinks by (D - k - 1) / (D - k) in step k of D
     from then on               exactly K groups are zero and stay so; the others train plainly
 
-The groups to penalise have the highest score 1/2 normalised cos(x_g, d_g) + 1/2 normalised 1 / (||x_g|| / |g|): going
-to zero goes downhill, and little is there. l_g is `lmbda`, except where the gradient would grow the group, <x_g, d_g> < 0:
-there it lies in (l_min, l_max), in which the step shrinks the group and still descends:
+The groups to penalise have the highest score 1/2 n(cos(x_g, d_g)) + 1/2 n(1 / (||x_g|| / |g|)): going to zero goes
+downhill, and little is there. l_g is `lmbda`, except where the gradient would grow the group, <x_g, d_g> < 0: there it
+lies in (l_min, l_max), in which the step shrinks the group and still descends:
 
     l_min = -<x_g, d_g> / ||x_g||        l_max = -||d_g||^2 ||x_g|| / <x_g, d_g>
     l_g   = clip(lmbda_amplify * l_min, lmbda, hat_lmbda_coeff * lmbda), or (l_min + l_max) / 2 if that is >= l_max
 
 The paper's method alone stops anywhere short of its target; the linear decay (from HESSO, arXiv 2409.09085) is what
 makes the target exact. Differences from the authors' code: the set to penalise is K groups, not K + 5 %; a projection
-decides about all parts of a group together, with the learning rate of each part's parameter group.
+decides about all parts of a group together, with the learning rate of each part's parameter group; and n standardises
+within each node group. Their n divides by the norm over all groups (`scope="global"`), so that wide layers score highest
+and lose all channels but one: on scikit-learn's digits at 70 % sparsity, that costs a small residual network up to 30
+points of accuracy, the other one half a point.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -177,6 +181,7 @@ class DHSPG(Optimizer):
         hat_lmbda_coeff: float | None = None,
         epsilon: float = 0.0,
         group_divisible: int = 1,
+        scope: Literal["local", "global"] = "local",
     ):
         """Make the optimizer; what is None takes the default of the variant in OTOv2.
 
@@ -201,12 +206,15 @@ class DHSPG(Optimizer):
             epsilon: Of the half-space, in [0, 1); the larger, the sooner groups are projected.
             group_divisible: Leave each node group whole or with a multiple of this many groups; the target is then
                 met as nearly as whole multiples can.
+            scope: Whether the score of a group is relative to its node group (`local`) or to all groups (`global`).
 
         Raises:
             PlanError: The target can't be reached, or the schedule is none.
         """
         if variant not in _DEFAULTS:
             raise PlanError(f"there is no variant '{variant}' of DHSPG; choose sgd, adam or adamw")
+        if scope not in ("local", "global"):
+            raise PlanError(f"there is no scope '{scope}'; choose local or global")
         usual = _DEFAULTS[variant]
         defaults = {
             "lr": usual["lr"] if lr is None else lr,
@@ -224,7 +232,7 @@ class DHSPG(Optimizer):
         decay = max(1, pruning_steps // 2) if decay_steps is None else decay_steps
         self.schedule = Schedule(start_pruning_steps, pruning_steps, warm_up_steps, decay)
         self.table = self._optimized(groups)
-        self.group_divisible = group_divisible
+        self.group_divisible, self.scope = group_divisible, scope
         self.target_groups = check_target(self.table, target_group_sparsity, group_divisible)
         device = next((p.device for g in self.param_groups for p in g["params"]), torch.device("cpu"))
         self._layout_now: Layout | None = None
@@ -324,14 +332,25 @@ class DHSPG(Optimizer):
 
     def _choose(self, numbers: Numbers) -> Tensor:
         """The groups to penalise, by the score at the top of this file; groups that are zero already come first."""
-        norm = numbers.x_x.sqrt()
-        downhill = numbers.x_d / (norm * numbers.d_d.sqrt()).clamp_min(_GUARD)
-        small = 1 / (norm / self._rows.sizes + 1e-6)
-        prunable = torch.from_numpy(self.table.prunable).to(norm.device)
-        scores = sum(0.5 * s[:-1] / (s[:-1][prunable].norm() + _GUARD) for s in (downhill, small))
-        scores = torch.where(norm[:-1] == 0, math.inf, scores)
-        chosen = choose(scores.double().cpu().numpy(), self.table, self.target_groups, self.group_divisible)
-        return torch.from_numpy(np.append(chosen, False)).to(norm.device)
+        norm, x_d, d_norm, size = (
+            v[:-1].double().cpu().numpy()
+            for v in (numbers.x_x.sqrt(), numbers.x_d, numbers.d_d.sqrt(), self._rows.sizes)
+        )
+        downhill = x_d / np.maximum(norm * d_norm, _GUARD)
+        small = 1 / (norm / np.maximum(size, 1) + 1e-6)
+        score = (self._comparable(downhill) + self._comparable(small)) / 2
+        score[norm == 0] = np.inf
+        chosen = choose(score, self.table, self.target_groups, self.group_divisible)
+        return torch.from_numpy(np.append(chosen, False)).to(self._rows.device)
+
+    def _comparable(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The values standardised within each node group, or divided by the norm of all that are prunable."""
+        if self.scope == "global":
+            return values / max(float(np.linalg.norm(values[self.table.prunable])), _GUARD)
+        _, kind, count = np.unique(self.table.node_group, return_inverse=True, return_counts=True)
+        centred = values - (np.bincount(kind, values) / count)[kind]
+        spread = np.sqrt(np.bincount(kind, centred**2) / count)[kind]
+        return centred / np.maximum(spread, _GUARD * np.abs(values).max(initial=1.0))
 
     def _decide(self, numbers: Numbers) -> tuple[Tensor, Tensor]:
         """What each group's rows are multiplied by, and l_g / ||x_g||, both of shape (G + 1,).

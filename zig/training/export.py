@@ -36,6 +36,7 @@ Exporter = Literal["auto", "dynamo", "torchscript"]
 
 LOSSLESS = "zig.export"  # the metadata key that says: every parameter of the torch model is in this file as it was
 _CHATTY = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")
+_MACHINE = ("pkg.torch.onnx.stack_trace", "pkg.torch.onnx.fx_node")
 _LARGEST_FILE = 2**31 - 2**20  # bytes; protobuf can't hold more than 2 GiB
 
 
@@ -87,6 +88,7 @@ def export(
         except RuntimeError as error:  # torch.onnx derives all its errors from it
             reasons.append((f"{run.__name__[1:]}: {_reason(error)}", error))
         else:
+            _forget_the_machine(exported)
             exported.metadata_props[LOSSLESS] = run.__name__[1:]
             if path is not None:
                 save(exported, path)
@@ -179,6 +181,13 @@ def _simplify(model: ir.Model) -> None:
         if value.uses() or value.is_graph_output():
             value.const_value = copy
             graph.initializers.add(value)
+
+
+def _forget_the_machine(model: ir.Model) -> None:
+    """Drop what the exporter notes about files on this machine; the module path of each node stays."""
+    for node in model.graph.all_nodes():
+        for key in _MACHINE:
+            node.metadata_props.pop(key, None)
 
 
 def _device(model: nn.Module) -> torch.device | None:

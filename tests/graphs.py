@@ -1,0 +1,185 @@
+"""Models written as ONNX text with named sizes, and how to run them.
+
+A size is an expression over letters (`c`, `2*c`), so that one text gives as many models as there are sizes:
+
+    build("h = Gemm (x, w, b)", c=4, x="2 3", w="3 c", b="c")
+
+Tensors whose name begins with `x` are inputs, all others initializers with random values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper, parser
+from onnx.reference import ReferenceEvaluator
+
+import zig
+
+Array = np.ndarray[Any, Any]
+BATCH = 2  # what the symbol N stands for when a model runs
+
+onnxruntime.set_default_logger_severity(4)
+
+
+def build(
+    text: str, *, opset: int = 20, ir_version: int = 10, seed: int = 0, dynamic: str = "", returns: str = "float",
+    functions: str = "", **given: Any,
+) -> onnx.ModelProto:  # fmt: skip
+    """A model from the nodes of a graph.
+
+    Args:
+        text: nodes in ONNX text, one a line; `{...}` in an attribute holds an expression over sizes. The results that
+            no node reads are the model's outputs.
+        opset: version of the standard domain.
+        ir_version: version of the file format.
+        seed: of the random values.
+        dynamic: letters that are symbols of the model's input instead of numbers.
+        returns: type of the outputs.
+        functions: model-local functions in ONNX text, of the domain `local`.
+        given: letters (an int) and tensors: the sizes of a float one as text (`"positive: c"`, `"ids 7: 2 3"`), the
+            entries of an integer one as a list, a float scalar, or an array.
+    """
+    letters = {name: value for name, value in given.items() if isinstance(value, int)}
+    tensors = {name: value for name, value in given.items() if not isinstance(value, int)}
+    text = re.sub(r"\{([^}]*)\}", lambda found: str(evaluate(found[1], letters)), text)
+    opsets = f'["" : {opset}, "com.microsoft" : 1, "local" : 1]'
+    header = f"<ir_version : {ir_version}, opset_import : {opsets}>"
+    model = parser.parse_model(f"{header} graph () => () {{\n{text}\n}}\n{functions}")
+    generator = np.random.default_rng(seed)
+    for name, value in tensors.items():
+        if name.startswith("x"):
+            model.graph.input.append(_input(name, value, letters, dynamic))
+        else:
+            model.graph.initializer.append(numpy_helper.from_array(_array(value, letters, generator), name))
+    read = {name for node in model.graph.node for name in node.input}
+    dtype = TensorProto.DataType.Value(returns.upper())
+    for name in (name for node in model.graph.node for name in node.output if name and name not in read):
+        model.graph.output.append(helper.make_tensor_value_info(name, dtype, None))
+    return model
+
+
+def evaluate(expression: str, letters: Mapping[str, int]) -> int:
+    """The number that a size stands for."""
+    return int(eval(expression, {}, dict(letters)))  # noqa: S307 - sizes of our own tests
+
+
+def _input(name: str, spec: str, letters: Mapping[str, int], dynamic: str) -> onnx.ValueInfoProto:
+    kind, _, sizes = spec.rpartition(":")
+    shape = [s if s in ("N", "S", *dynamic) else evaluate(s, letters) for s in sizes.split()]
+    return helper.make_tensor_value_info(name, TensorProto.INT64 if kind else TensorProto.FLOAT, shape)
+
+
+def _array(value: Any, letters: Mapping[str, int], generator: np.random.Generator) -> Array:
+    if isinstance(value, np.ndarray):
+        return value
+    if isinstance(value, list):
+        return np.array([evaluate(str(entry), letters) for entry in value], np.int64)
+    if isinstance(value, float):
+        return np.float32(value).reshape(())
+    kind, _, sizes = value.rpartition(":")
+    values = generator.standard_normal([evaluate(size, letters) for size in sizes.split()]).astype(np.float32)
+    return np.abs(values) + np.float32(0.5) if kind == "positive" else values
+
+
+def feeds(model: onnx.ModelProto, seed: int = 0, **symbols: int) -> dict[str, Array]:
+    """Random inputs: floats are normal, integers 0 or 1; a symbol is 2 unless told."""
+    generator = np.random.default_rng(seed)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    found = {}
+    for value in (value for value in model.graph.input if value.name not in constants):
+        tensor = value.type.tensor_type
+        shape = [symbols.get(d.dim_param, BATCH) if d.dim_param else d.dim_value for d in tensor.shape.dim]
+        floats = tensor.elem_type == TensorProto.FLOAT
+        found[value.name] = (
+            generator.standard_normal(shape).astype(np.float32) if floats else generator.integers(0, 2, shape)
+        )
+    return found
+
+
+def session(model: onnx.ModelProto | Path) -> Callable[[dict[str, Array]], list[Array]]:
+    """The model as a function of its inputs: onnxruntime, or onnx's reference where onnxruntime lacks an operator."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    given = str(model) if isinstance(model, Path) else model.SerializeToString()
+    try:
+        ready = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+    except (
+        onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented,
+        onnxruntime.capi.onnxruntime_pybind11_state.Fail,
+    ) as error:
+        if "Unrecognized" not in str(error) and "not implemented" not in str(error).lower() and "opset" not in str(error):
+            raise
+        reference = ReferenceEvaluator(str(model) if isinstance(model, Path) else model)
+        return lambda inputs: [np.asarray(a) for a in reference.run(None, inputs)]
+    return lambda inputs: ready.run(None, inputs)
+
+
+def run(model: onnx.ModelProto | Path, inputs: dict[str, Array]) -> list[Array]:
+    """The outputs of one run."""
+    return session(model)(inputs)
+
+
+def difference(a: list[Array], b: list[Array]) -> float:
+    """The largest difference of any output, relative to its largest entry; infinite where shapes or nans differ."""
+    return max((_difference(x, y) for x, y in zip(a, b, strict=True)), default=0.0)
+
+
+def _difference(a: Array, b: Array) -> float:
+    a, b = (np.asarray(x, np.float64) for x in (a, b))
+    if a.shape != b.shape or not np.array_equal(np.isfinite(a), np.isfinite(b)):
+        return np.inf
+    finite = np.isfinite(a)
+    if not finite.any() or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return 0.0 if np.array_equal(a, b, equal_nan=True) else np.inf
+    return float(np.abs(a - b)[finite].max() / max(np.abs(a[finite]).max(), 1e-30))
+
+
+def families(partition: zig.Partition) -> set[str]:
+    """The node groups as text, `4: w1.1 b1.0 | w2.0`: size, members, dependents."""
+    return {family(group.size, group.members, group.dependents) for group in partition.node_groups}
+
+
+def family(size: int, members: list[tuple[str, int]], dependents: list[tuple[str, int]]) -> str:
+    """One node group as text."""
+    left, right = (" ".join(f"{name}.{axis}" for name, axis in sorted(side)) for side in (members, dependents))
+    return f"{size}: {left} | {right}".rstrip(" |")
+
+
+def expected(groups: str, letters: Mapping[str, int]) -> set[str]:
+    """Node groups as a test writes them, one a line or between `;`, with letters for sizes."""
+    lines = (line.strip() for line in re.split(r"[;\n]", groups))
+    return {_expected(line, letters) for line in lines if line}
+
+
+def _expected(line: str, letters: Mapping[str, int]) -> str:
+    size, _, axes = line.partition(":")
+    sides = [
+        [(name, int(axis)) for name, _, axis in (entry.rpartition(".") for entry in side.split())]
+        for side in (axes.split("|") + [""])[:2]
+    ]
+    return family(evaluate(size, letters), sides[0], sides[1])
+
+
+def shapes(model: onnx.ModelProto | Path) -> dict[str, tuple[int, ...]]:
+    """The sizes of all initializers."""
+    proto = onnx.load(model) if isinstance(model, Path) else model
+    return {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}
+
+
+def half(partition: zig.Partition, seed: int = 0) -> zig.Plan:
+    """A random plan that leaves at least one group of each node group, and takes at least one where two are there."""
+    generator = np.random.default_rng(seed)
+    remove = np.zeros(len(partition), bool)
+    for group in partition.node_groups:
+        if group.size > 1:
+            count = generator.integers(1, group.size)
+            remove[generator.choice(group.groups, count, replace=False)] = True
+    return zig.Plan(partition, remove)

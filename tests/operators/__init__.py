@@ -1,0 +1,1 @@
+"""One small graph or more for every row of the dictionary."""
