@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 import zig
 
-TARGETS = {"densenet121": 1 / 10, "decoder32": 1 / 10, "resnet50": 1 / 3}
+TARGETS = {"densenet121": 1 / 10, "llama-32-64": 1 / 10, "gpt-32-64": 1 / 10, "resnet50": 1 / 3}
 TWICE = 2.0  # a whole `zig analyze` against reading the file
 READ = "import sys, onnx; onnx.load(sys.argv[1])"
 PEAK = """
@@ -51,41 +51,77 @@ print(len(graph.nodes), len(partition), loaded - start, time.perf_counter() - lo
 """
 
 
-class Block(nn.Module):
-    """A pre-norm decoder block: causal self-attention, then an MLP of four times the width."""
+class RMSNorm(nn.Module):
+    """Root mean square normalisation, written out as language models do."""
 
-    def __init__(self, width: int, heads: int, length: int):
+    def __init__(self, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6))
+
+
+class Attention(nn.Module):
+    """Causal self-attention by four plain linear layers."""
+
+    def __init__(self, width: int, heads: int, length: int, bias: bool):
         super().__init__()
         self.heads = heads
-        self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.query, self.key, self.value, self.project = (nn.Linear(width, width) for _ in range(4))
-        self.widen, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.query, self.key, self.value, self.project = (nn.Linear(width, width, bias) for _ in range(4))
         self.register_buffer("future", torch.full((length, length), -1e4).triu(1))
 
     def forward(self, x: Tensor) -> Tensor:
         batch, length, width = x.shape
-        normal = self.before(x)
         q, k, v = (
-            linear(normal).view(batch, length, self.heads, width // self.heads).transpose(1, 2)
+            linear(x).view(batch, length, self.heads, width // self.heads).transpose(1, 2)
             for linear in (self.query, self.key, self.value)
         )
         scores = (q @ k.transpose(2, 3)) * (width // self.heads) ** -0.5 + self.future
-        mixed = (scores.softmax(-1) @ v).transpose(1, 2).reshape(batch, length, width)
-        x = x + self.project(mixed)
-        return x + self.narrow(nn.functional.gelu(self.widen(self.between(x))))
+        return self.project((scores.softmax(-1) @ v).transpose(1, 2).reshape(batch, length, width))
+
+
+class GatedMLP(nn.Module):
+    """Llama's MLP."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.gate, self.widen, self.narrow = (
+            nn.Linear(i, o, bias=False) for i, o in ((width, 2 * width), (width, 2 * width), (2 * width, width))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.narrow(nn.functional.silu(self.gate(x)) * self.widen(x))
+
+
+class Block(nn.Module):
+    """A pre-norm block: in the manner of GPT (LayerNorm, GELU), or of Llama (RMSNorm, gated MLP, no biases)."""
+
+    def __init__(self, kind: str, width: int, heads: int, length: int):
+        super().__init__()
+        llama = kind == "llama"
+        self.before, self.between = (RMSNorm(width) if llama else nn.LayerNorm(width) for _ in range(2))
+        self.attention = Attention(width, heads, length, bias=not llama)
+        plain = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp = GatedMLP(width) if llama else plain
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.before(x))
+        return x + self.mlp(self.between(x))
 
 
 class Decoder(nn.Module):
-    """A language model of `layers` blocks over 16 tokens."""
+    """A language model over 16 tokens."""
 
-    def __init__(self, layers: int, width: int, words: int = 100, length: int = 16):
+    def __init__(self, kind: str, layers: int, width: int, words: int = 100, length: int = 16):
         super().__init__()
-        self.words, self.places = nn.Embedding(words, width), nn.Parameter(torch.zeros(1, length, width))
-        self.blocks = nn.Sequential(*(Block(width, max(4, width // 64), length) for _ in range(layers)))
+        self.words, self.places = nn.Embedding(words, width), nn.Embedding(length, width)
+        self.blocks = nn.Sequential(*(Block(kind, width, max(4, width // 64), length) for _ in range(layers)))
         self.last, self.head = nn.LayerNorm(width), nn.Linear(width, words)
+        self.register_buffer("positions", torch.arange(length))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.head(self.last(self.blocks(self.words(tokens) + self.places)))
+        return self.head(self.last(self.blocks(self.words(tokens) + self.places(self.positions))))
 
 
 class Model(NamedTuple):
@@ -98,12 +134,30 @@ class Model(NamedTuple):
 
 
 def build(name: str, image: int) -> tuple[nn.Module, Tensor]:
-    """A network in eval mode with random weights, and an input for it; `decoder32` has 32 layers of width 64."""
+    """A network in eval mode with random weights, and an input for it.
+
+    Args:
+        name: of torchvision, or a decoder: `gpt-32-64` and `llama-32-64` have 32 layers of width 64.
+        image: side of the square image for torchvision's.
+    """
     torch.manual_seed(0)
-    if name.startswith("decoder"):
-        layers, _, width = name.removeprefix("decoder").partition("x")
-        return Decoder(int(layers), int(width or 64)).eval(), torch.zeros(1, 16, dtype=torch.long)
-    return zoo.torchvision_models().get_model(name, weights=None).eval(), torch.randn(1, 3, image, image)
+    if name.startswith(("gpt-", "llama-")):
+        kind, layers, width = name.split("-")
+        module: nn.Module = Decoder(kind, int(layers), int(width))
+        example = torch.zeros(1, 16, dtype=torch.long)
+    else:
+        module = zoo.torchvision_models().get_model(name, weights=None)
+        example = torch.randn(1, 3, image, image)
+    randomise(module)
+    return module.eval(), example
+
+
+@torch.no_grad()
+def randomise(module: nn.Module) -> None:
+    """Give norms values of their own: the exporter would merge tensors that are equal, and so tie their channels."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.ndim == 1 and tensor.is_floating_point():
+            tensor.uniform_(0.5, 1.5)
 
 
 def export(name: str, folder: Path, exporter: str = "torchscript", image: int = 32) -> Model:
@@ -226,10 +280,10 @@ def main() -> None:
             rows = against_peer(models(*TARGETS), options.rounds)
             show("analysis of a loaded graph", ("zig.analyze", "Torch-Pruning 1.6.1"), rows)
         if options.table in (None, "process"):
-            rows = against_reading(models("resnet50", "decoder2"), options.rounds)
+            rows = against_reading(models("resnet50", "gpt-2-64"), options.rounds)
             show("whole processes", ("zig analyze", "onnx.load"), rows)
         if options.table in (None, "growth"):
-            names = ("decoder8", "decoder32", "decoder128", "decoder8x256", "decoder8x1024")
+            names = ("gpt-8-64", "gpt-32-64", "gpt-128-64", "gpt-8-256", "gpt-8-1024")
             growth(names, Path(folder), min(options.rounds, 3))
 
 

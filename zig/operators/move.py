@@ -359,15 +359,15 @@ def _scatter(call: Call) -> list[Tensor | None]:
         raise RuleError("what it writes, or where, is computed at run time")
     if x.weight:
         call.flow.members.extend(part.units for part in x.live)
-    flat, places = call.flow.flat(x.axes[0], call.node), indices[:, 0] % max(number(x.sizes[0]), 1)
-    rest = np.array(flat.rest)
-    values = np.unique(updates)
-    rest[places] = values[0] if len(values) == 1 else np.nan
     others = tuple(tuple(p._replace(rest=p.rest * np.nan) if p.live else p for p in axis) for axis in x.axes[1:])
     for axis in others:
         call.flow.fix(axis, call.flow.reason(f"is written over by {call.node}", call.node.name))
-    first = (Part(flat.size, flat.units, rest),) if flat.live else x.axes[0]
-    return [Tensor((first, *others), x.const, x.weight)]
+    flat = call.flow.flat(x.axes[0], call.node)
+    if flat.live:
+        rest, values = np.array(flat.rest), np.unique(updates)
+        rest[indices[:, 0] % len(rest)] = values[0] if len(values) == 1 else np.nan
+        flat = flat._replace(rest=rest)
+    return [Tensor(((flat,) if x.axes[0] else (), *others), x.const, x.weight)]
 
 
 def _repair_scatter(cut: Cut) -> None:
