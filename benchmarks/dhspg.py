@@ -27,6 +27,7 @@ class Bottleneck(nn.Module):
     """ResNet's block of three convolutions, expansion 4."""
 
     def __init__(self, inputs: int, width: int, stride: int):
+        """Make the block; `inputs` channels come in."""
         super().__init__()
         self.a, self.b, self.c = (
             nn.Sequential(nn.Conv2d(i, o, k, s, k // 2, bias=False), nn.BatchNorm2d(o))
@@ -40,6 +41,7 @@ class Bottleneck(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Run the block."""
         return (self.c(self.b(self.a(x).relu()).relu()) + self.skip(x)).relu()
 
 
@@ -129,13 +131,18 @@ def main() -> None:
         output.add_row(name, f"{value:.1f}", f"{value / base:.2f}")
     Console().print(output)
     if options.train:
-        x, y = torch.randn(32, 3, 224, 224, device=options.device), torch.zeros(32, dtype=torch.long, device=options.device)
+        x, y = (
+            torch.randn(32, 3, 224, 224, device=options.device),
+            torch.zeros(32, dtype=torch.long, device=options.device),
+        )
         passes = [
             milliseconds(lambda: nn.functional.cross_entropy(net(x), y).backward(), options.device) for _ in range(3)
         ]
         whole = statistics.median(passes)
         extra = (whole + median["DHSPG while pruning"]) / (whole + base)
-        Console().print(f"forward + backward at batch 32: {whole:.0f} ms; whole step with DHSPG: {extra:.3f}x that with SGD")
+        Console().print(
+            f"forward + backward at batch 32: {whole:.0f} ms; whole step with DHSPG: {extra:.3f}x that with SGD"
+        )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from onnx.reference import ReferenceEvaluator
 import zig
 
 Array = np.ndarray[Any, Any]
-BATCH = 2  # what the symbol N stands for when a model runs
+BATCH = 8  # what a symbol stands for when a model runs
 
 onnxruntime.set_default_logger_severity(4)
 

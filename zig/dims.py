@@ -72,10 +72,10 @@ def symbol(name: str) -> Dim:
 
 def divide(size: Size, by: Size) -> Size | None:
     """The exact quotient, or None where it is not known to be exact."""
-    if isinstance(size, int) and isinstance(by, int):
-        return size // by if by and size % by == 0 else None
     if size == by:
         return 1
+    if isinstance(size, int) and isinstance(by, int):
+        return size // by if by and size % by == 0 else None
     divisor = _terms(by)
     if len(divisor) != 1 or not divisor[0][1]:
         return None

@@ -344,8 +344,9 @@ class Flow:
                 flat = [self.flat(tuple(reversed(stack)), node) for stack in todo]
                 if len({part.size for part in flat}) > 1:
                     raise RuleError("its operands have different sizes")
-                todo = [[part] for part in flat]
-                continue
+                columns.append(flat)
+                todo = []
+                break
             for stack in todo:
                 if stack[-1].size != least:
                     stack.extend(reversed(self.split(stack.pop(), least, node)))

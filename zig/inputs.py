@@ -45,6 +45,8 @@ GUESSES = (
     Sizes(2, 256, 32, 2),
     Sizes(1, 299, 1, 2),
     Sizes(1, 512, 128, 1),
+    Sizes(1, 512, 576, 576),  # a frame of audio
+    Sizes(1, 512, 16000, 16000),  # a second of it
 )
 TYPES = {
     "tensor(float)": "float32",

@@ -64,7 +64,8 @@ FREE_CHANNELS = "c: b.0 w.0 | v.1"
 
 def linear(operator: str, body: str, groups: str = FREE, label: str = "", **given: Any) -> Case:
     """h[N, c] -> body -> y[N, c]."""
-    return case(operator, f"h = Gemm (x, w, b)\n{body}\nz = Gemm (y, v)", groups, label, **{**LINEAR, **given})
+    last = "Gemm" if given.get("opset", 20) > 10 else "MatMul"  # an old Gemm must have a bias
+    return case(operator, f"h = Gemm (x, w, b)\n{body}\nz = {last} (y, v)", groups, label, **{**LINEAR, **given})
 
 
 def image(operator: str, body: str, groups: str = FREE_CHANNELS, label: str = "", **given: Any) -> Case:

@@ -85,10 +85,10 @@ class Slow:
         score = 0.5 * self.normalised(cosine) + 0.5 * self.normalised(small)
         left = {n: int((self.table.node_group == n).sum()) for n in self.table.node_group}
         for g in score.argsort(descending=True).tolist():
-            if len(self.penalised) < round(self.knobs["target_group_sparsity"] * len(self.table)):
-                if left[self.table.node_group[g]] > 1:
-                    self.penalised.add(g)
-                    left[self.table.node_group[g]] -= 1
+            wanted = len(self.penalised) < round(self.knobs["target_group_sparsity"] * len(self.table))
+            if wanted and left[self.table.node_group[g]] > 1:
+                self.penalised.add(g)
+                left[self.table.node_group[g]] -= 1
 
     def normalised(self, values: Tensor) -> Tensor:
         if self.knobs["scope"] == "global":
@@ -172,7 +172,11 @@ def zero_groups(table: GroupTable) -> np.ndarray:
     """Which groups are zero in the parameters themselves."""
     largest = np.zeros(len(table))
     for parameter, axis, groups in table.rows:
-        of_row = parameter.detach().double().abs().movedim(axis, 0).flatten(1).amax(1) if parameter.ndim > 1 else parameter.detach().double().abs()
+        of_row = (
+            parameter.detach().double().abs().movedim(axis, 0).flatten(1).amax(1)
+            if parameter.ndim > 1
+            else parameter.detach().double().abs()
+        )
         for i, g in enumerate(groups):
             if g >= 0:
                 largest[g] = max(largest[g], float(of_row[i]))
@@ -248,11 +252,21 @@ def test_kept_groups_and_the_head_train_as_without_pruning() -> None:
 
 
 @settings(max_examples=15, deadline=None)
-@given(target=st.floats(0, 0.85), start=st.integers(0, 4), steps=st.integers(1, 9), variant=st.sampled_from(["sgd", "adam", "adamw"]))
+@given(
+    target=st.floats(0, 0.85),
+    start=st.integers(0, 4),
+    steps=st.integers(1, 9),
+    variant=st.sampled_from(["sgd", "adam", "adamw"]),
+)
 def test_the_target_is_reached_by_its_step_and_held(target: float, start: int, steps: int, variant: str) -> None:
     net, table = make(torch.float32)
     optimizer = DHSPG(
-        net.parameters(), table, variant=variant, target_group_sparsity=target, start_pruning_steps=start, pruning_steps=steps
+        net.parameters(),
+        table,
+        variant=variant,
+        target_group_sparsity=target,
+        start_pruning_steps=start,
+        pruning_steps=steps,
     )
     for step in range(start + steps + 4):
         train(net, optimizer, range(step, step + 1), torch.float32)
@@ -394,7 +408,9 @@ def test_parameters_without_gradient_stay_but_go_with_their_group() -> None:
 
 def test_groups_whose_rows_are_not_optimized_are_never_pruned() -> None:
     net, table = make()
-    optimizer = DHSPG([p for n, p in net.named_parameters() if n != "b.weight"], table, **{**SCHEDULE, "target_group_sparsity": 0.4})
+    optimizer = DHSPG(
+        [p for n, p in net.named_parameters() if n != "b.weight"], table, **{**SCHEDULE, "target_group_sparsity": 0.4}
+    )
     train(net, optimizer, range(16))
     assert not zero_groups(table)[:6].any()
     assert optimizer.zero_groups == round(0.4 * 14)
@@ -405,7 +421,9 @@ def test_groups_whose_rows_are_not_optimized_are_never_pruned() -> None:
 def test_a_parameter_may_have_groups_along_both_axes() -> None:
     torch.manual_seed(0)
     net = nn.Linear(6, 5, bias=False).double()
-    table = GroupTable([GroupRows(net.weight, 0, np.arange(5)), GroupRows(net.weight, 1, np.arange(5, 11))], np.arange(11) // 5)
+    table = GroupTable(
+        [GroupRows(net.weight, 0, np.arange(5)), GroupRows(net.weight, 1, np.arange(5, 11))], np.arange(11) // 5
+    )
     optimizer = DHSPG(net.parameters(), table, start_pruning_steps=0, pruning_steps=6, target_group_sparsity=0.5)
     for _ in range(8):
         net.zero_grad()

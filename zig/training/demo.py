@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from zig.errors import UsageError
 from zig.partition import analyze
@@ -52,8 +52,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, inputs, h, w) -> (batch, outputs, h / stride, w / stride)."""
-        y = F.relu(self.first_norm(self.first(x)))
-        return F.relu(self.second_norm(self.second(y)) + self.shortcut(x))
+        y = functional.relu(self.first_norm(self.first(x)))
+        return functional.relu(self.second_norm(self.second(y)) + self.shortcut(x))
 
 
 class DigitNet(nn.Module):
@@ -69,7 +69,7 @@ class DigitNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(batch, 1, 8, 8) -> (batch, 10)."""
-        x = self.blocks(F.relu(self.norm(self.stem(image))))
+        x = self.blocks(functional.relu(self.norm(self.stem(image))))
         scores: Tensor = self.head(x.mean((2, 3)))
         return scores
 
@@ -148,10 +148,10 @@ def train(oto: OTO, digits: Digits, epochs: int, say: Console) -> None:
     oto.model.train()
     for _ in track(range(epochs), "training and pruning", console=say, disable=not say.is_terminal):
         order = torch.randperm(len(digits.labels))
-        for batch in order[: steps * BATCH].split(BATCH):
+        for batch in torch.split(order[: steps * BATCH], BATCH):
             optimizer.zero_grad()
-            loss = F.cross_entropy(oto.model(shifted(digits.images[batch])), digits.labels[batch])
-            loss.backward()
+            loss = functional.cross_entropy(oto.model(shifted(digits.images[batch])), digits.labels[batch])
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
     oto.model.eval()
@@ -160,7 +160,7 @@ def train(oto: OTO, digits: Digits, epochs: int, say: Console) -> None:
 def shifted(images: Tensor) -> Tensor:
     """The images, all moved by the same random step of at most one pixel."""
     down, right = (int(i) for i in torch.randint(0, 3, (2,)))
-    return F.pad(images, (1, 1, 1, 1))[:, :, down : down + images.shape[2], right : right + images.shape[3]]
+    return functional.pad(images, (1, 1, 1, 1))[:, :, down : down + images.shape[2], right : right + images.shape[3]]
 
 
 def measure(full: Path, small: Path, report: Report, digits: Digits) -> dict[str, Any]:

@@ -164,11 +164,11 @@ def _simplify(model: ir.Model) -> None:
     drop a bias that happens to be zero before training.
     """
     graph = model.graph
-    weights: list[tuple[ir.Value, ir.Tensor]] = []
+    weights: list[tuple[ir.Value, ir.Tensor[Any]]] = []
     for value in list(graph.initializers.values()):
         shared = value.const_value
         assert shared is not None  # an exporter's initializer has a value
-        copy = ir.Tensor(np.array(shared.numpy()), shared.dtype, shape=ir.Shape(shared.shape), name=value.name)
+        copy = ir.Tensor(np.array(shared.numpy()), shared.dtype, name=value.name)
         value.const_value = copy
         if copy.dtype.is_floating_point():
             weights.append((value, copy))

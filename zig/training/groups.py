@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-_BLOCK = 2**18  # elements of a block; two of them, and their product, are what a processor's second cache holds
-
 
 class GroupRows(NamedTuple):
     """The groups along one axis of a parameter: index i of the axis belongs to `groups[i]`, -1 to none."""
@@ -95,6 +93,16 @@ class Sums(NamedTuple):
     d_d: Tensor
 
 
+def total(rows: Tensor, index: Tensor, size: int) -> Tensor:
+    """Add a number for each row where `index` says, shape (size,).
+
+    On accelerators `index_add_` adds in any order, and processes that train together would disagree about which groups
+    are zero; `index_put_` sorts first.
+    """
+    sums = rows.new_zeros(size)
+    return sums.index_add_(0, index, rows) if rows.is_cpu else sums.index_put_((index,), rows, accumulate=True)
+
+
 class RowVector:
     """The rows of a table, end to end: rows to numbers, row numbers to group numbers, and back.
 
@@ -117,8 +125,8 @@ class RowVector:
         self._uniform = all(p.dtype == self.exact and p.device == device for p, _, _ in self.entries)
         self._shapes = [[1] * axis + [-1] + [1] * (p.ndim - axis - 1) for p, axis, _ in self.entries[self.vectors :]]
         self._scratch = torch.empty(0, dtype=self.exact)
-        each = torch.tensor([row.parameter.numel() // len(row.groups) for row in self.entries], dtype=self.exact)
-        self.sizes = self.sum(each.to(device)[self.entry])  # number of elements in each group
+        each = torch.tensor([p.numel() // len(groups) for p, _, groups in self.entries], dtype=self.exact)
+        self.sizes = total(each.to(device)[self.entry], self.group, self.count + 1)  # elements in each group
 
     def reduce(self, entry: int, direction: Tensor | None) -> Sums:
         """Norm, product and norm of each row of an entry that is no vector; no direction counts as zero."""
@@ -127,12 +135,7 @@ class RowVector:
         if direction is None:
             norm = torch.linalg.vector_norm(x, dim=1, dtype=self.exact)
             return Sums(norm, torch.zeros_like(norm), torch.zeros_like(norm))
-        d = lines(direction, axis)
-        if x.device.type != "cpu" or x.numel() <= _BLOCK:
-            return self._sums(x, d)
-        rows = max(1, _BLOCK // x.shape[1])
-        parts = map(self._sums, x.split(rows), d.split(rows))
-        return Sums(*map(torch.cat, zip(*parts, strict=True)))
+        return self._sums(x, lines(direction, axis))
 
     def join(self, reduced: Sequence[Sums], directions: Sequence[Tensor | None]) -> Sums:
         """The sums of all rows, from what was reduced and from the directions of the vectors."""
@@ -144,20 +147,9 @@ class RowVector:
             self._joined([x, *norms]).square_(), self._joined([x * d, *products]), self._joined([d, *others]).square_()
         )
 
-    def sum(self, rows: Tensor) -> Tensor:
-        """Sum of a number over the rows of each group, shape (G + 1,).
-
-        On accelerators `index_add_` adds in any order, and processes that train together would disagree about which
-        groups are zero; `index_put_` sorts first.
-        """
-        total = rows.new_zeros(self.count + 1)
-        if rows.device.type == "cpu":
-            return total.index_add_(0, self.group, rows)
-        return total.index_put_((self.group,), rows, accumulate=True)
-
     def spread(self, rows: Tensor) -> list[Tensor]:
         """The part of a row vector that belongs to each entry, in a shape that multiplies the parameter's rows."""
-        parts = list(rows.split(self.lengths))
+        parts = list(torch.split(rows, self.lengths))
         parts[self.vectors :] = [p.view(shape) for p, shape in zip(parts[self.vectors :], self._shapes, strict=True)]
         if self._uniform:
             return parts
@@ -168,7 +160,7 @@ class RowVector:
         norms = [torch.linalg.vector_norm(each, dim=1, dtype=self.exact) for each in (x, d)]
         if not self._uniform:
             x, d = x.to(self.exact), d.to(self.exact)
-        if x.device.type != "cpu":
+        if not x.is_cpu:
             return Sums(norms[0], (x * d).sum(1), norms[1])
         if self._scratch.numel() < x.numel():  # fresh memory for the product would cost more than the product
             self._scratch = torch.empty(x.numel(), dtype=self.exact)

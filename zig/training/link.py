@@ -250,8 +250,9 @@ class _Search:
         strangers = [t for t in self.open() if _size(self.graph.initializers[t].dims) > 1]
         if strangers:
             raise LinkError(
-                f"{self.graph.name}: {_some(strangers)} can't be traced to a parameter of {module}, and {_some(missing)} "
-                "are in no tensor; the exporter has folded or renamed them; export with zig.training.export"
+                f"{self.graph.name}: {_some(strangers)} can't be traced to a parameter of {module}, and "
+                f"{_some(missing)} are in no tensor; the exporter has folded or renamed them; "
+                "export with zig.training.export"
             )
 
 
