@@ -20,7 +20,7 @@ import numpy as np
 from zig.arithmetic import Array
 from zig.dims import Dim, Size, divide, number, product
 from zig.errors import RuleError
-from zig.rules import Rule, Term, parse
+from zig.rules import Rule, Spelling, Term, parse, spell, stem
 
 if TYPE_CHECKING:
     from zig.graph import Graph, Node
@@ -189,8 +189,9 @@ class Flow:
             why = self.reason(f"is part of the model's input '{name}'", "")
             shape = self.graph.shapes.get(name)
             self._tensors[name] = None if shape is None else self.dead(shape, why)
-        for node in self.graph.nodes:
-            self._visit(node)
+        with np.errstate(all="ignore"):  # rest values may well be those of a logarithm of zero
+            for node in self.graph.nodes:
+                self._visit(node)
         for name in self._parameters.keys() & self.weights.keys():  # read as data after it was read as a parameter
             node = self._parameters[name]
             self.fix(self.weights[name], self.reason(f"sets a parameter of {node}", node.name))
@@ -202,9 +203,9 @@ class Flow:
 
     def fresh(self, count: int, rest: Rest | float = 0.0) -> Part:
         """A part of new units."""
-        units = np.arange(self.count, self.count + count, dtype=np.int64)
+        units = np.arange(self.count, self.count + count)
         self.count += count
-        return self.part(units, np.broadcast_to(np.asarray(rest, np.float64), (count,)))
+        return self.part(units, np.full(count, rest, np.float64))
 
     def part(self, units: Units, rest: Rest) -> Part:
         """A part that carries these units, registered so that its array stays alive and is counted once."""
@@ -332,6 +333,8 @@ class Flow:
 
     def align(self, axes: Sequence[Axis], node: Node) -> list[list[Part]]:
         """Cut axes of one size into columns of parts of one size each, and tie the parts of a column."""
+        if all(len(axis) == 1 and axis[0].size == axes[0][0].size for axis in axes):
+            return [self._tied([axis[0] for axis in axes], node)]
         if not any(part.live for axis in axes for part in axis):
             dead = [_dead_axis(axis) for axis in axes if axis]
             return [dead] if dead else []  # sizes that the model itself keeps equal
@@ -353,10 +356,12 @@ class Flow:
             columns.append([stack.pop() for stack in todo])
         if any(todo):
             raise RuleError("its operands have different sizes")
-        for first_part, *others in columns:
-            for other in others:
-                self.tie(first_part, other, node)
-        return columns
+        return [self._tied(column, node) for column in columns]
+
+    def _tied(self, column: list[Part], node: Node) -> list[Part]:
+        for other in column[1:]:
+            self.tie(column[0], other, node)
+        return column
 
     # -- tensors and nodes ---------------------------------------------------------------------------------------
 
@@ -367,13 +372,13 @@ class Flow:
         return self._tensors[name]
 
     def _initializer(self, name: str) -> Tensor:
-        info, weight = self.graph.initializers[name], self.graph.is_float(name)
-        axes: list[Axis] = []
-        for axis, n in enumerate(info.dims):
-            given = self.resting(name, axis) if self.resting and n > 1 else None
-            rest = (0.0 if weight else np.nan) if given is None else given
-            axes.append(() if n == 1 else (self.fresh(n, rest),))
-        self.weights[name] = Tensor(tuple(axes), const=True, weight=weight, number=self.graph.number(name))
+        dims, weight, number = self.graph.facts(name)
+        still = 0.0 if weight else np.nan
+        axes = tuple(
+            () if n == 1 else (self.fresh(n, self.resting(name, axis) if self.resting else still),)
+            for axis, n in enumerate(dims)
+        )
+        self.weights[name] = Tensor(axes, const=True, weight=weight, number=number)
         return self.weights[name]
 
     def _visit(self, node: Node) -> None:
@@ -436,17 +441,19 @@ class Flow:
     # -- rules ---------------------------------------------------------------------------------------------------
 
     def _apply(self, call: Call, operator: Operator) -> list[Tensor | None]:
-        rule = parse(operator.rule(call) if callable(operator.rule) else operator.rule)
-        columns = self._bind(call, operator, rule)
-        named = {letter for result in rule.results for term in result.terms for letter in term.letters}
-        named |= {letter for letter in columns if letter.partition(".")[0] in named}
+        text = operator.rule(call) if callable(operator.rule) else operator.rule
+        rule = parse(text)
+        if rule.passes:
+            return self._pass(call, operator)
         data = call.inputs[: len(rule.operands)]
+        spelling = spell(text, tuple(None if tensor is None else len(tensor.axes) for tensor in data))
+        columns = self._bind(call, operator, spelling)
         for letter, column in columns.items():
-            if rule.is_bound(letter):
+            if letter in spelling.bound:
                 why = self.reason(f"{call.node} {operator.why}", call.node.name)
                 for part in (part for parts in column for _, part in parts):
                     self.fix(part, why)
-            elif letter in named:
+            elif letter in spelling.named:
                 self._emit(call, rule, column)
                 if operator.contracts and not any(_is_const(tensor) for tensor in data):
                     self.heads.extend(part.units for part in call.letters[letter] if part.live and len(column[0]) > 1)
@@ -456,21 +463,35 @@ class Flow:
         if operator.feedback:
             self._feed_back(call, operator, outputs)
         if operator.macs:
-            letters = [letter for letter in call.letters if letter.partition(".")[0] in operator.macs.split()]
+            letters = [x for x in call.letters if operator.macs == "*" or stem(x) in operator.macs.split()]
             self.costs.append((call.node.name, [part for letter in letters for part in call.letters[letter]]))
         return outputs
 
-    def _bind(self, call: Call, operator: Operator, rule: Rule) -> dict[str, list[list[tuple[int, Part]]]]:
+    def _pass(self, call: Call, operator: Operator) -> list[Tensor | None]:
+        """An elementwise function of one tensor: its axes by reference, each slice at rest at the function's value."""
+        x = call.tensor(0)
+        if x.weight:
+            self.members.extend(part.units for part in x.live)
+        axes = tuple(tuple(self._rested(p, call, operator, [p.rest]) if p.live else p for p in axis) for axis in x.axes)
+        return [Tensor(axes, x.const, x.weight) if name else None for name in call.node.outputs]
+
+    def _rested(self, part: Part, call: Call, operator: Operator, rests: Sequence[Rest | float | None]) -> Part:
+        """The part, at rest at what the operator makes of the rests of its operands."""
+        rest = np.asarray(operator.rest(call, *rests) if operator.rest else np.nan, np.float64)
+        if rest.shape != part.units.shape:
+            rest = np.broadcast_to(rest, part.units.shape)
+        finite = np.isfinite(rest)
+        return Part(part.size, part.units, rest if finite.all() else np.where(finite, rest, np.nan))
+
+    def _bind(self, call: Call, operator: Operator, spelling: Spelling) -> dict[str, list[list[tuple[int, Part]]]]:
         """Each letter's parts, column by column: tied, and with the operand that each came from."""
         found: dict[str, list[tuple[int, Axis]]] = {}
         numbers = {letter: int(call.attribute(name, 1)) for name, letter in operator.sizes.items()}
         numbers |= operator.letters(call) if operator.letters else {}
-        for i, operand in enumerate(rule.operands):
-            tensor = call.inputs[i] if i < len(call.inputs) else None
-            if tensor is None:
-                continue
-            for term, axis in zip(operand.expand(len(tensor.axes)), tensor.axes, strict=True):
-                for letter, piece in self._pieces(term, axis, numbers, call.node):
+        for i, (axes, tensor) in enumerate(zip(spelling.operands, call.inputs, strict=False)):
+            for letters, axis in zip(axes, tensor.axes if tensor else (), strict=True):
+                pieces = [(letters[0], axis)] if len(letters) == 1 else self._pieces(letters, axis, numbers, call.node)
+                for letter, piece in pieces:
                     found.setdefault(letter, []).append((i, piece))
         columns: dict[str, list[list[tuple[int, Part]]]] = {}
         for letter, uses in found.items():
@@ -480,15 +501,15 @@ class Flow:
             call.letters[letter] = tuple(_first_live(parts) for parts in aligned)
         return columns
 
-    def _pieces(self, term: Term, axis: Axis, numbers: dict[str, int], node: Node) -> Iterable[tuple[str, Axis]]:
-        if len(term.letters) < 2:
-            return [(letter, axis) for letter in term.letters]
-        open_ = [letter for letter in term.letters if letter not in numbers]
-        rest = divide(size(axis), product(numbers[x] for x in term.letters if x in numbers))
+    def _pieces(
+        self, letters: tuple[str, ...], axis: Axis, numbers: dict[str, int], node: Node
+    ) -> Iterable[tuple[str, Axis]]:
+        """A product axis, cut into its letters; at most one of their sizes is left open."""
+        open_ = [letter for letter in letters if letter not in numbers]
+        rest = divide(size(axis), product(numbers[x] for x in letters if x in numbers))
         if len(open_) > 1 or rest is None:
-            raise RuleError(f"an axis of {size(axis)} can't be split into ({' '.join(term.letters)})")
-        sizes = [numbers.get(letter, rest) for letter in term.letters]
-        return zip(term.letters, self.regroup([axis], sizes, node), strict=True)
+            raise RuleError(f"an axis of {size(axis)} can't be split into ({' '.join(letters)})")
+        return zip(letters, self.regroup([axis], [numbers.get(x, rest) for x in letters], node), strict=True)
 
     def _emit(self, call: Call, rule: Rule, column: list[list[tuple[int, Part]]]) -> None:
         for i, part in (use for parts in column for use in parts):
@@ -572,10 +593,7 @@ class Flow:
         given: list[Rest | float | None] = [None if t is None else t.number for t in data]
         for i, use in reversed(parts):
             given[i] = np.nan if not use.live or (rule.operands[i].carried and not self.resting) else use.rest
-        with np.errstate(all="ignore"):
-            rest = operator.rest(call, *given) if operator.rest else np.nan
-        rest = np.broadcast_to(np.asarray(rest, np.float64), part.units.shape)
-        return Part(part.size, part.units, np.where(np.isinf(rest), np.nan, rest))
+        return self._rested(part, call, operator, given)
 
 
 def size(axis: Axis) -> Size:
@@ -625,6 +643,6 @@ def _rank(terms: tuple[Term, ...], columns: Mapping[str, Any], call: Call, known
     count = max((int(x.partition(".")[2]) for x in call.letters if x.startswith(f"{star}.")), default=None)
     if count is not None:
         return len(terms) - 1 + count
-    if known is not None and not any(x.partition(".")[0] == star for x in columns):
+    if known is not None and not any(stem(x) == star for x in columns):
         return len(known)
     return len(terms) - 1

@@ -8,6 +8,7 @@ compute shapes with, evaluated symbolically by `zig.arithmetic`.
 from __future__ import annotations
 
 import heapq
+import math
 import os
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -75,9 +76,12 @@ class Graph:
         self.inputs = [i.name for i in self.proto.graph.input if i.name not in self.initializers]
         self.outputs = [o.name for o in self.proto.graph.output]
         self._arrays: dict[str, np.ndarray[Any, Any]] = {}
+        self._facts: dict[str, tuple[tuple[int, ...], bool, float]] = {}
         self.shapes = self._declared_shapes(self.proto.graph)
         self.values = arithmetic.evaluate(self, self.shapes, complete=True)
         self._infer()
+        for name in self.initializers:
+            self.facts(name)
 
     @cached_property
     def model(self) -> onnx_ir.Model:
@@ -110,11 +114,15 @@ class Graph:
             return self.values[name]
         return self.array(name) if name in self.initializers else None
 
-    def number(self, name: str) -> float:
-        """The value of an initializer that has a single element of a number type, else nan."""
-        tensor = self.initializers[name]
-        single = np.prod(tensor.dims, dtype=np.int64) == 1 and tensor.data_type != TensorProto.STRING
-        return float(self.array(name).reshape(-1)[0]) if single else np.nan
+    def facts(self, name: str) -> tuple[tuple[int, ...], bool, float]:
+        """Of an initializer: its shape, whether it holds weights, and its value if that is a single number (else nan)."""
+        if name not in self._facts:
+            tensor = self.initializers[name]
+            dims = tuple(tensor.dims)
+            single = math.prod(dims) == 1 and tensor.data_type != TensorProto.STRING
+            number = float(self.array(name).reshape(-1)[0]) if single else math.nan
+            self._facts[name] = dims, self.is_float(name), number
+        return self._facts[name]
 
     @staticmethod
     def scalar(tensor: TensorProto) -> float:

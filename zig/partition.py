@@ -103,14 +103,12 @@ class Partition:
             for part in parts
         ]
         owned = np.zeros(len(labels.why), bool)
-        first = np.full(len(labels.why), np.iinfo(np.int64).max)
         for _, _, units in self._axes:
             owned[labels.component[units[members[units]]]] = True
-        np.minimum.at(first, labels.component, np.arange(len(labels.component)))
-        free = np.flatnonzero(owned & (labels.why == 0))
-        free = free[np.argsort(first[free])]
-        self.zig_of_component = np.full(len(labels.why), -1)
-        self.zig_of_component[free] = np.arange(len(free))
+        free = np.flatnonzero(owned & (labels.why == 0))  # components are numbered as the network makes them
+        zig_of_component = np.full(len(labels.why), -1)
+        zig_of_component[free] = np.arange(len(free))
+        self._zig_of_unit = zig_of_component[labels.component]
         self.node_group = self._families(len(free))
 
     def __len__(self) -> int:
@@ -133,7 +131,7 @@ class Partition:
 
     def zigs(self, units: Units) -> Units:
         """The ZIG of each unit, -1 where it is fixed."""
-        return self.zig_of_component[self.labels.component[units]]
+        return np.asarray(self._zig_of_unit[units])
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -206,8 +204,7 @@ class Partition:
         marks = np.random.default_rng(0).integers(1, 2**62, size=len(self.flow.parts) + 1)
         signature = np.zeros(count + 1, np.int64)
         for mark, part in zip(marks, self.flow.parts.values(), strict=False):
-            found = self.zigs(part.units)
-            signature[np.unique(found)] += mark  # the last entry collects what is fixed
+            signature[self._zig_of_unit[part.units]] += mark  # once for each ZIG; the last entry is for what is fixed
         _, first, family = np.unique(signature[:-1], return_index=True, return_inverse=True)
         rank = np.empty(len(first), np.int64)
         rank[np.argsort(first)] = np.arange(len(first))
@@ -345,7 +342,8 @@ class _Choice:
 def components(count: int, a: Units, b: Units) -> tuple[int, Units]:
     """Connected components of `count` units under the ties a[i] - b[i]: how many, and the number of each unit's.
 
-    Every root is hooked to the least root it is tied to, then paths are halved until they are flat; a few rounds do.
+    Every root is hooked to a lower root that it is tied to, then paths are halved until they are flat; a few rounds do.
+    Components are numbered by their first unit.
     The same as `scipy.sparse.csgraph.connected_components`, whose import alone takes longer than a whole analysis.
     """
     root = np.arange(count)
@@ -356,7 +354,7 @@ def components(count: int, a: Units, b: Units) -> tuple[int, Units]:
             break
         a, b = a[apart], b[apart]
         low, high = np.minimum(left, right)[apart], np.maximum(left, right)[apart]
-        np.minimum.at(root, high, low)
+        root[high] = low  # of several ties of one root any will do: the others are seen again in the next round
         while not np.array_equal(root, shorter := root[root]):
             root = shorter
     is_root = root == np.arange(count)

@@ -67,9 +67,21 @@ class Rule:
     results: tuple[Operand, ...]
     bound: frozenset[str]
 
-    def is_bound(self, letter: str) -> bool:
-        """Whether a letter, or the star it was numbered from, carries a `!`."""
-        return letter in self.bound or letter.partition(".")[0] in self.bound
+    @property
+    def passes(self) -> bool:
+        """Whether the only operand comes out as it went in: an elementwise function."""
+        return (
+            len(self.operands) == 1 and not self.bound and all(r.terms == self.operands[0].terms for r in self.results)
+        )
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """A rule for operands of given ranks: the letters of every axis, and which of them are bound or reach a result."""
+
+    operands: tuple[tuple[tuple[str, ...], ...], ...]
+    bound: frozenset[str]
+    named: frozenset[str]
 
 
 @lru_cache(maxsize=4096)
@@ -85,6 +97,30 @@ def parse(text: str) -> Rule:
     bound: set[str] = set()
     operands, results = ([_operand(part, bound, text) for part in side.split(",")] for side in (left, right))
     return Rule(tuple(operands), tuple(results), frozenset(bound))
+
+
+@lru_cache(maxsize=4096)
+def spell(text: str, ranks: tuple[int | None, ...]) -> Spelling:
+    """Write a rule out for operands of these ranks (None: the operand is absent).
+
+    Raises:
+        RuleError: a rank does not fit.
+    """
+    rule = parse(text)
+    pairs = zip(rule.operands, ranks, strict=False)
+    operands = tuple(tuple(t.letters for t in o.expand(n)) if n is not None else () for o, n in pairs)
+    letters = {letter for operand in operands for axis in operand for letter in axis}
+    results = {letter for result in rule.results for term in result.terms for letter in term.letters}
+    return Spelling(
+        operands,
+        frozenset(x for x in letters if stem(x) in rule.bound),
+        frozenset(x for x in letters if stem(x) in results),
+    )
+
+
+def stem(letter: str) -> str:
+    """The name of the star that a letter was numbered from, or the letter itself."""
+    return letter.partition(".")[0]
 
 
 def _operand(text: str, bound: set[str], rule: str) -> Operand:

@@ -26,7 +26,7 @@ from zig import arithmetic
 from zig.arithmetic import Array
 from zig.budget import Budget
 from zig.dims import Dim, Size, number, product
-from zig.errors import ModelError, UnchangedError, PlanError, RuleError, UsageError, VerifyError
+from zig.errors import ModelError, PlanError, RuleError, UnchangedError, UsageError, VerifyError
 from zig.flow import Axis, Call, Flow, Part, Rest, Tensor, Units, size
 from zig.graph import Graph
 from zig.partition import FORKS, Labels, Mask, Partition, analyze, settle
