@@ -115,7 +115,7 @@ class Graph:
         return self.array(name) if name in self.initializers else None
 
     def facts(self, name: str) -> tuple[tuple[int, ...], bool, float]:
-        """Of an initializer: its shape, whether it holds weights, and its value if that is a single number (else nan)."""
+        """Of an initializer: its shape, whether it holds weights, and its value if it is a single number."""
         if name not in self._facts:
             tensor = self.initializers[name]
             dims = tuple(tensor.dims)

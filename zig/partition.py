@@ -269,28 +269,31 @@ class _Choice:
     """The forks' decisions so far, as ties and fixes added to the flow's."""
 
     def __init__(self, flow: Flow, forks: str):
-        self.forks = forks
-        self.count = flow.count
-        self.ties = [(a, b) for a, b in flow.ties]
+        self.forks, self.reason = forks, flow.reason
+        self.ties = list(flow.ties)
         self.why, self.bare = (np.zeros(flow.count, np.int64) for _ in range(2))
         for array, fixes in ((self.why, [*flow.fixes, *flow.leaks]), (self.bare, flow.fixes)):
             for units, why in reversed(fixes):
                 array[units] = why
-        self.taken = np.zeros(flow.count, bool)
-        self.head = np.zeros(flow.count, bool)
+        self.taken, self.head = np.zeros(flow.count, bool), np.zeros(flow.count, bool)
         for units in flow.heads:
             self.head[units] = True
-        self.reason = flow.reason
-        self.component = self.fixed = np.empty(0, np.int64)
+        self.component = np.arange(flow.count)
+        self.fixed = np.empty(0, np.int64)
+        self.marks: dict[str, Mask] = {}
 
     def label(self) -> Labels:
-        """The components of all ties, each with the first reason that fixes one of its units."""
-        a, b = (
-            np.concatenate([np.empty(0, np.int64), *side])
-            for side in (zip(*self.ties, strict=True) if self.ties else ((), ()))
-        )
-        n, self.component = components(self.count, a, b)
+        """The components of all ties so far, each with the first reason that fixes one of its units."""
+        if self.ties:
+            a, b = (self.component[np.concatenate(side)] for side in zip(*self.ties, strict=True))
+            self.ties.clear()
+            _, joined = components(int(self.component.max()) + 1, a, b)
+            self.component = joined[self.component]
+        n = int(self.component.max()) + 1
         self.fixed = _first_reason(self.component, self.why, n)
+        for name, units in (("taken", self.taken), ("head", self.head)):
+            self.marks[name] = np.zeros(n, bool)
+            self.marks[name][self.component[units]] = True
         return Labels(self.component, self.fixed, _first_reason(self.component, self.bare, n))
 
     def is_choice(self, fork: Fork) -> bool:
@@ -308,7 +311,7 @@ class _Choice:
         return chosen
 
     def _is_bound_by_others(self, fork: Fork) -> bool:
-        return bool(self._marked(self.taken, fork.rows) or self._marked(self.taken, fork.columns))
+        return self._marked("taken", fork.rows) or self._marked("taken", fork.columns)
 
     def decide(self, fork: Fork) -> None:
         by_rows = self._prefers_rows(fork)
@@ -324,19 +327,17 @@ class _Choice:
         rows, columns = ((self.fixed[self.component[side]] == 0).any() for side in (fork.rows, fork.columns))
         if rows != columns:
             return bool(rows)
-        taken = [self._marked(self.taken, side) for side in (fork.rows, fork.columns)]
+        taken = [self._marked("taken", side) for side in (fork.rows, fork.columns)]
         if taken[0] != taken[1]:
             return taken[0]
-        heads = [self._marked(self.head, side) for side in (fork.rows, fork.columns)]
+        heads = [self._marked("head", side) for side in (fork.rows, fork.columns)]
         if heads[0] != heads[1] and self.forks != "finest":
             return heads[0] == (self.forks == "heads")
         counts = [len(np.unique(self.component[side])) for side in (fork.rows, fork.columns)]
         return counts[0] >= counts[1]
 
-    def _marked(self, marks: Mask, side: Units) -> bool:
-        found = np.zeros(len(self.fixed), bool)
-        found[self.component[np.flatnonzero(marks)]] = True
-        return bool(found[self.component[side]].any())
+    def _marked(self, mark: str, side: Units) -> bool:
+        return bool(self.marks[mark][self.component[side]].any())
 
 
 def components(count: int, a: Units, b: Units) -> tuple[int, Units]:
