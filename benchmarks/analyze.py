@@ -18,14 +18,16 @@ import argparse
 import contextlib
 import gc
 import io
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -195,8 +197,11 @@ def taking_turns(ours: Callable[[], float], theirs: Callable[[], float], rounds:
 
 
 def process(*command: str) -> Callable[[], float]:
-    """A measurement: the time of a whole Python process."""
-    return lambda: seconds(lambda: subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL))
+    """A measurement: the time of a whole Python process, with byte code cached as in an installed package."""
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir()) / "benchmark-byte-code")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    call = partial(subprocess.run, [sys.executable, *command], check=True, stdout=subprocess.DEVNULL, env=environment)
+    return lambda: seconds(call)
 
 
 def show(title: str, headings: tuple[str, str], rows: Iterable[tuple[str, float, float, float]]) -> None:
@@ -271,7 +276,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    with TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
 
         def models(*names: str) -> Iterator[Model]:
             return (export(name, Path(folder), options.exporter, options.image) for name in names)

@@ -89,7 +89,7 @@ def _array(value: Any, letters: Mapping[str, int], generator: np.random.Generato
 
 
 def feeds(model: onnx.ModelProto, seed: int = 0, **symbols: int) -> dict[str, Array]:
-    """Random inputs: floats are normal, integers 0 or 1; a symbol is 2 unless told."""
+    """Random inputs: floats are normal, integers in [0, 7); a symbol is `BATCH` unless told."""
     generator = np.random.default_rng(seed)
     constants = {tensor.name for tensor in model.graph.initializer}
     found = {}
@@ -98,7 +98,7 @@ def feeds(model: onnx.ModelProto, seed: int = 0, **symbols: int) -> dict[str, Ar
         shape = [symbols.get(d.dim_param, BATCH) if d.dim_param else d.dim_value for d in tensor.shape.dim]
         floats = tensor.elem_type == TensorProto.FLOAT
         found[value.name] = (
-            generator.standard_normal(shape).astype(np.float32) if floats else generator.integers(0, 2, shape)
+            generator.standard_normal(shape).astype(np.float32) if floats else generator.integers(0, 7, shape)
         )
     return found
 

@@ -39,12 +39,12 @@ from onnx import numpy_helper
 from operators.cases import CASES, Case
 
 import zig
+from zig.cut import Surgeon
 from zig.errors import ZigError
 from zig.flow import Flow
 from zig.graph import Graph, Node, load
 from zig.operators import OPERATORS
 from zig.partition import Labels, Partition, members, settle
-from zig.surgery import _Surgeon
 
 EXACT = 1e-5
 DIFFERENT = 1e-4
@@ -223,7 +223,7 @@ class Trial:
         everything = np.ones(self.flow.count, bool)
         partition = Partition(self.flow.graph, self.flow, Labels(component, why, why), everything)
         weights = load(zeroed).array
-        return onnx_ir.serde.serialize_model(_Surgeon(partition, np.array([True]), self.flow, weights).operate())
+        return onnx_ir.serde.serialize_model(Surgeon(partition, np.array([True]), self.flow, weights).operate())
 
     def describe(self, units: Any) -> str:
         """The slices of these units."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zig.dims import at_least_one
-from zig.flow import Part
+from zig.units import Part
 
 if TYPE_CHECKING:
     from zig.partition import Mask, Partition

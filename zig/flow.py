@@ -12,143 +12,36 @@ values), so that what is called removable is judged by the same rules in both.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zig.arithmetic import Array
 from zig.dims import Dim, Size, divide, number, product
 from zig.errors import RuleError
 from zig.rules import Rule, Spelling, Term, parse, spell, stem
+from zig.units import (
+    Axis,
+    Call,
+    Contraction,
+    Fork,
+    Part,
+    Reason,
+    Rest,
+    Resting,
+    Tensor,
+    Units,
+    common,
+    dead_part,
+    first_live,
+    is_const,
+    is_weight,
+    live_parts,
+    size,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from zig.graph import Graph, Node
     from zig.operators import Operator
-
-Units = np.ndarray[Any, np.dtype[np.int64]]
-Rest = np.ndarray[Any, np.dtype[np.float64]]
-
-
-NOTHING: Units = np.empty(0, np.int64)
-
-
-class Part(NamedTuple):
-    """A factor of an axis: `units` int64[size] (0 = fixed) and `rest` float64[size], or nothing that can go (`why`)."""
-
-    size: Size
-    units: Units = NOTHING
-    rest: Rest = np.empty(0)
-    why: int = 0
-
-    @property
-    def live(self) -> bool:
-        """Whether the part carries units."""
-        return self.units is not NOTHING
-
-
-Axis = tuple[Part, ...]
-
-
-class Reason(NamedTuple):
-    """Why something can't be removed, and at which node that arose."""
-
-    text: str
-    node: str
-
-
-@dataclass
-class Tensor:
-    """Axes of a tensor; `const` where it is made of initializers alone, `number` where it is a single known value."""
-
-    axes: tuple[Axis, ...]
-    const: bool = False
-    weight: bool = False  # const, and of a float type: zeroing it is pruning
-    number: float = np.nan
-
-    @property
-    def sizes(self) -> tuple[Size, ...]:
-        """The size of each axis."""
-        return tuple(size(axis) for axis in self.axes)
-
-    @property
-    def live(self) -> list[Part]:
-        """All parts that carry units."""
-        return [part for axis in self.axes for part in axis if part.live]
-
-
-class Fork(NamedTuple):
-    """`flat[i, j]` stands for row i of `rows` and column j of `columns`; one of the two sides will be tied to it."""
-
-    flat: Units
-    rows: Units
-    columns: Units
-    joined: bool  # True where the flat part was made from the two, False where they were made from it
-    node: str
-
-
-@dataclass
-class Call:
-    """One node with its tensors: what an operator's row gets to see."""
-
-    node: Node
-    inputs: list[Tensor | None]
-    flow: Flow
-    outputs: list[Tensor | None] = field(default_factory=list)
-    letters: dict[str, Axis] = field(default_factory=dict)  # bound by the rule, for attributes and costs
-
-    def attribute(self, name: str, default: Any = None) -> Any:
-        """An attribute of the node."""
-        return self.node.attribute(name, default)
-
-    def constant(self, index: int) -> Array | None:
-        """The value of an operand, where it is known before the model runs."""
-        name = self.node.inputs[index] if index < len(self.node.inputs) else ""
-        return self.flow.graph.constant(name) if name else None
-
-    def tensor(self, index: int) -> Tensor:
-        """An operand whose axes must be known.
-
-        Raises:
-            RuleError: it is absent, or its rank is not known.
-        """
-        given = self.inputs[index] if index < len(self.inputs) else None
-        if given is None:
-            raise RuleError(f"the shape of operand {index} is not known")
-        return given
-
-    def result_sizes(self, index: int = 0) -> tuple[Size, ...]:
-        """The sizes of an output as shape inference gives them.
-
-        Raises:
-            RuleError: they are not known.
-        """
-        shape = self.flow.graph.shapes.get(self.node.outputs[index])
-        if shape is None:
-            raise RuleError(f"the shape of its output '{self.node.outputs[index]}' is not known")
-        return shape
-
-    def has(self, index: int) -> bool:
-        """Whether an optional operand is given."""
-        return index < len(self.node.inputs) and bool(self.node.inputs[index])
-
-
-class Contraction(NamedTuple):
-    """A sum over `part` of an activation times `weight` (None: another activation) inside `call`."""
-
-    call: Call
-    part: Part
-    weight: Part | None
-
-
-class Resting(Protocol):
-    """The actual values, for surgery."""
-
-    def __call__(self, name: str, axis: int) -> Rest:
-        """The constant of each slice of an initializer (float64[n], nan where it is not constant)."""
-
-    def is_frozen(self, units: Units) -> bool:
-        """Whether none of these units can go."""
 
 
 class Flow:
@@ -227,7 +120,7 @@ class Flow:
 
     def fix(self, what: Tensor | Part | Axis | None, why: int) -> None:
         """Nothing along these parts can be removed."""
-        for part in _live(what):
+        for part in live_parts(what):
             self.fixes.append((part.units, why))
 
     def tie(self, a: Part, b: Part, node: Node) -> None:
@@ -262,7 +155,7 @@ class Flow:
             self.forks.append(Fork(part.units.reshape(outer, inner), *self._splits[key], False, node.name))
         rows, columns = self._splits[key]
         table = part.rest.reshape(outer, inner)
-        return Part(outer, rows, _common(table, 1)), Part(inner, columns, _common(table, 0))
+        return Part(outer, rows, common(table, 1)), Part(inner, columns, common(table, 0))
 
     def flat(self, axis: Axis, node: Node) -> Part:
         """The axis as a single part; two live ones become a fork the other way round.
@@ -336,7 +229,7 @@ class Flow:
         if all(len(axis) == 1 and axis[0].size == axes[0][0].size for axis in axes):
             return [self._tied([axis[0] for axis in axes], node)]
         if not any(part.live for axis in axes for part in axis):
-            dead = [_dead_axis(axis) for axis in axes if axis]
+            dead = [dead_part(axis) for axis in axes if axis]
             return [dead] if dead else []  # sizes that the model itself keeps equal
         todo = [list(reversed(axis)) for axis in axes]
         columns = []
@@ -455,7 +348,7 @@ class Flow:
                     self.fix(part, why)
             elif letter in spelling.named:
                 self._emit(call, rule, column)
-                if operator.contracts and not any(_is_const(tensor) for tensor in data):
+                if operator.contracts and not any(is_const(tensor) for tensor in data):
                     self.heads.extend(part.units for part in call.letters[letter] if part.live and len(column[0]) > 1)
             else:
                 self._contract(call, operator, column)
@@ -498,7 +391,7 @@ class Flow:
             wide = [(i, axis) for i, axis in uses if axis]
             aligned = self.align([axis for _, axis in wide], call.node) if wide else []
             columns[letter] = [[(i, part) for (i, _), part in zip(wide, parts, strict=True)] for parts in aligned]
-            call.letters[letter] = tuple(_first_live(parts) for parts in aligned)
+            call.letters[letter] = tuple(first_live(parts) for parts in aligned)
         return columns
 
     def _pieces(
@@ -513,13 +406,13 @@ class Flow:
 
     def _emit(self, call: Call, rule: Rule, column: list[list[tuple[int, Part]]]) -> None:
         for i, part in (use for parts in column for use in parts):
-            if part.live and not rule.operands[i].carried and _is_weight(call.inputs[i]):
+            if part.live and not rule.operands[i].carried and is_weight(call.inputs[i]):
                 self.members.append(part.units)
 
     def _contract(self, call: Call, operator: Operator, column: list[list[tuple[int, Part]]]) -> None:
         """A sum over these parts: a removed index must have added nothing, or a constant that can be folded."""
         for parts in column:
-            uses = [(part, _is_const(call.inputs[i])) for i, part in parts if part.live]
+            uses = [(part, is_const(call.inputs[i])) for i, part in parts if part.live]
             active = [part for part, const in uses if not const]
             weights = [part for part, const in uses if const]
             if not active:  # weights among themselves: zero, as members
@@ -573,7 +466,7 @@ class Flow:
                     axis += self._new_axis(call, known, place, letter)
             axes.append(axis)
         const = all(t is None or t.const for t in data)
-        return Tensor(tuple(axes), const=const, weight=const and any(_is_weight(t) for t in data))
+        return Tensor(tuple(axes), const=const, weight=const and any(is_weight(t) for t in data))
 
     def _new_axis(self, call: Call, known: tuple[Size, ...] | None, place: int, letter: str) -> Axis:
         if known is None:
@@ -587,48 +480,13 @@ class Flow:
         self, call: Call, operator: Operator, rule: Rule, parts: list[tuple[int, Part]], data: list[Tensor | None]
     ) -> Part:
         """The part of a result: units of any operand that has them, at rest at what the operator makes of the rests."""
-        part = _first_live([part for _, part in parts])
+        part = first_live([part for _, part in parts])
         if not part.live:
             return part
         given: list[Rest | float | None] = [None if t is None else t.number for t in data]
         for i, use in reversed(parts):
             given[i] = np.nan if not use.live or (rule.operands[i].carried and not self.resting) else use.rest
         return self._rested(part, call, operator, given)
-
-
-def size(axis: Axis) -> Size:
-    """The size of an axis."""
-    return product(part.size for part in axis)
-
-
-def _live(what: Tensor | Part | Axis | None) -> list[Part]:
-    if what is None:
-        return []
-    if isinstance(what, Tensor):
-        return what.live
-    return [part for part in ([what] if isinstance(what, Part) else what) if part.live]
-
-
-def _common(table: Rest, axis: int) -> Rest:
-    """The value along an axis where it is the same everywhere, else nan."""
-    first = np.take(table, 0, axis)
-    return np.where((table == np.expand_dims(first, axis)).all(axis), first, np.nan)
-
-
-def _first_live(parts: Sequence[Part]) -> Part:
-    return next((part for part in parts if part.live), parts[0])
-
-
-def _is_weight(tensor: Tensor | None) -> bool:
-    return tensor is not None and tensor.weight
-
-
-def _is_const(tensor: Tensor | None) -> bool:
-    return tensor is not None and tensor.const
-
-
-def _dead_axis(axis: Axis) -> Part:
-    return axis[0] if len(axis) == 1 else Part(size(axis), why=axis[0].why)
 
 
 def _order(size_: Size) -> tuple[bool, Any]:

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zig.errors import UsageError
-from zig.flow import Flow, Fork, Part, Units
+from zig.flow import Flow
 from zig.graph import Graph, load
 from zig.operators import OPERATORS, Operator
+from zig.units import Fork, Part, Units
 
 FORKS = ("heads", "head_dims", "finest")
 Mask = np.ndarray[Any, np.dtype[np.bool_]]

@@ -16,7 +16,7 @@ import onnx
 
 # The first size of each letter is the one of the plain test.
 LETTERS = {
-    "c": (4, 2, 3, 5), "o": (3, 2, 4), "i": (3, 2), "s": (5, 4), "t": (2, 3), "g": (2, 3), "d": (3, 2), "e": (2, 3),
+    "c": (4, 3, 5), "o": (3, 4), "i": (3, 4), "s": (5, 4), "t": (2, 3), "g": (2, 3), "d": (3, 2), "e": (2, 3),
 }  # fmt: skip
 
 
@@ -174,11 +174,11 @@ def _binary() -> Iterator[Case]:
     )  # fmt: skip
     for name in ("Div", "Pow", "Mod"):
         fmod = " <fmod = 1>" if name == "Mod" else ""
-        yield _pair(name, f"p = Abs (h)\nq = Cosh (k)\ny = {name}{fmod} (p, q)", "" if name == "Pow" else TWO, "two layers")
-        yield linear(name, f"p = Abs (h)\ny = {name}{fmod} (p, q)", "" if name == "Pow" else "c: b.0 w.1 | q.0 v.0", "weight", q="positive: c")
+        yield _pair(name, f"p = Abs (h)\nq = Cosh (k)\ny = {name}{fmod} (p, q)", label="two layers")
+        yield linear(name, f"p = Abs (h)\ny = {name}{fmod} (p, q)", "c: b.0 w.1 | q.0 v.0" if name != "Pow" else "", "weight", q="c" if name == "Pow" else "positive: c")
         yield linear(name, f"p = Abs (h)\ny = {name}{fmod} (p, q)", label="scalar", q=2.0)
         yield linear(name, f"p = Cosh (h)\ny = {name}{fmod} (p, q)", label="at 1, scalar", q=0.7)
-        yield linear(name, f"p = Cosh (h)\ny = {name}{fmod} (q, p)", "", "below", q=0.7)
+        yield linear(name, f"p = Cosh (h)\ny = {name}{fmod} (q, p)", label="below", q=0.7)
     yield linear("Mod", "p = Sub (h, one)\ny = Mod <fmod = 1> (p, q)", label="at -1", one=1.0, q=0.7)
     yield linear(
         "Mod", "f = Sub (h, one)\np = Cast <to = 7> (f)\nm = Mod (p, q)\ny = Cast <to = 1> (m)", label="integers",
@@ -189,7 +189,7 @@ def _binary() -> Iterator[Case]:
         yield _pair(name, real(f"p = Round (h)\nq = Round (k)\nm = {name} (p, q)"), label="two layers")
         yield linear(name, real(f"m = {name} (h, q)"), label="scalar", q=0.3)
         yield linear(name, real(f"p = Relu (h)\nm = {name} (p, q)"), "c: b.0 q.0 w.1 | v.0", "weight", q="c")
-        yield linear(name, real(f"m = {name} (h, x_other)"), "", "input", x_other="N 1")
+        yield linear(name, real(f"p = Round (h)\nq = Round (x_other)\nm = {name} (p, q)"), "", "input", x_other="N 1")
     for name in ("And", "Or", "Xor"):
         real = lambda text: f"p = Greater (h, zero)\n{text}\ny = Cast <to = 1> (m)"  # noqa: E731
         yield _pair(name, real(f"q = Greater (k, zero)\nm = {name} (p, q)"), label="two layers", zero=0.0)
@@ -252,6 +252,12 @@ def _linear() -> Iterator[Case]:
         z = Einsum <equation = "bgst,gto->bso"> (a, v)""",
         "g: u.1 w.1 | v.0; d: u.2 w.2", "heads", x="N s 3", w="3 g d", u="3 g d", v="g s 2",
     )  # fmt: skip
+    fused = {"x": "N s 3", "wq": "3 g*d", "wk": "3 g*d", "wv": "3 g*e", "wo": "g*e 2"}
+    layers = "q = MatMul (x, wq)\nk = MatMul (x, wk)\nv = MatMul (x, wv)"
+    attend = "a = Attention <q_num_heads = {g}, kv_num_heads = {g}> (q, k, v)"
+    yield case("Attention", f"{layers}\n{attend}\nz = MatMul (a, wo)", "g: wk.1 wq.1 wv.1 | wo.0", **fused, opset=23)
+    yield case("Attention", f"{layers}\n{attend.replace('(q, k, v)', '(q, k, v, mask)')}\nz = MatMul (a, wo)",
+               "g: wk.1 wq.1 wv.1 | wo.0", "mask", **fused, mask="s s", opset=23)  # fmt: skip
     yield from _convolutions()
 
 
@@ -330,11 +336,14 @@ def _normal() -> Iterator[Case]:
     yield sequence("LayerNormalization", "y = LayerNormalization <axis = 1> (h, gamma)", "", "over both", gamma="c s")
     yield sequence("RMSNormalization", "y = RMSNormalization (h, gamma)", label="over space", gamma="s", opset=23)
     yield linear("RMSNormalization", "y = RMSNormalization (h, gamma)", "", "over channels", gamma="c", opset=23)
-    yield image("MeanVarianceNormalization", "y = MeanVarianceNormalization (h)")
+    yield image("MeanVarianceNormalization", "y = MeanVarianceNormalization (h)", "")  # 0/0 where a slice is constant
+    yield image("MeanVarianceNormalization", "p = Add (h, x_noise)\nn = MeanVarianceNormalization (p)\ny = Mul (n, m)",
+                "c: b.0 m.0 w.0 | v.1", "of noise", x_noise="N 1 s s", m="c 1 1")
     yield image("MeanVarianceNormalization", "y = MeanVarianceNormalization <axes = [1, 2]> (h)", "", "over channels")
     yield image("LRN", "y = LRN <size = 3, alpha = 0.9> (h)", "")
     for name in ("Softmax", "LogSoftmax", "Hardmax", "LpNormalization"):
-        yield linear(name, f"y = {name} <axis = 1> (h)", "", "over channels")
+        yield linear(name, f"y = {name} <axis = 1> (h)", FREE if name == "LpNormalization" else "", "over channels")
+    yield sequence("LpNormalization", "y = LpNormalization <axis = 2, p = 1> (h)", label="over space, of zeros")
     yield sequence("LpNormalization", "p = Abs (h)\nq = Add (p, k)\ny = LpNormalization <axis = -1> (q)", "", "over space", k=0.5)
     for name in ("Softmax", "LogSoftmax", "Hardmax"):
         yield sequence(name, f"m = {name} <axis = -1> (h)\ny = Mul (m, h)", label="over space")
@@ -348,10 +357,10 @@ def _reductions() -> Iterator[Case]:
         op = f"Reduce{name}"
         positive = "p = Abs (h)\nq = Add (p, one)"  # rests at 1
         by_axes = {"axes": [1], "opset": 18}
-        text = f"h = Conv (x, w, b)\nz = {op} (h, axes)"
-        yield case(op, text, "c: b.0 w.0" if exact else "", "over channels", **{**SEQUENCE, **by_axes} | {"v": "1"})
+        text = f"h = Conv (x, w, b)\np = Abs (h)\nz = {op} (p, axes)"
+        yield case(op, text, "c: b.0 w.0" if exact or name == "LogSum" else "", "over channels", **{**SEQUENCE, **by_axes} | {"v": "1"})
         gone = name in ("LogSum", "LogSumExp")
-        yield sequence(op, f"y = {op} (h, axes)", "" if gone else FREE_CHANNELS, "over space", axes=[-1], opset=18)
+        yield sequence(op, f"p = Abs (h)\ny = {op} (p, axes)", "" if gone else FREE_CHANNELS, "over space", axes=[-1], opset=18)
         yield sequence(op, f"{positive}\ny = {op} (q, axes)", FREE_CHANNELS if name in ("Mean", "Max", "Min") else "", "over space, at 1",
                        axes=[2], opset=18, one=1.0)  # fmt: skip
         shape = {**LINEAR, "x": "N s 3"}
@@ -377,7 +386,7 @@ def _reductions() -> Iterator[Case]:
     yield image("AveragePool", f"p = Sigmoid (h)\ny = AveragePool <{counted}> (p)", label="leaves the border out")
     for name in ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"):
         yield image(name, f"y = {name} (h)")
-        yield case(name, f"h = MatMul (x, w)\nz = {name} (h)", "", "over channels", x="N 3 s", w="s c")
+        yield case(name, f"h = MatMul (x, w)\nz = {name} (h)", "c: w.1" if name == "GlobalLpPool" else "", "over channels", x="N 3 s", w="s c")
 
 
 def _recurrent() -> Iterator[Case]:
@@ -483,6 +492,8 @@ def _selections() -> Iterator[Case]:
     yield case("Gather", "h = Gemm (x, w, b)\np = Gather <axis = 1> (h, first)\ny = Unsqueeze (p, axes)\nz = Gemm (y, k)\nq = Gemm (h, v)",
                "c-1: b.0 w.1 | v.0", "reads one alone", **LINEAR, first=np.array(0), axes=[1], k="1 2", c=(4, 5))  # fmt: skip
     yield case("GatherND", "e = GatherND (w, x)\nz = MatMul (e, v)", "c: w.1 | v.0", "table", x="ids : 4 1", w="7 c", v="c 2")
+    yield case("ScatterND", "h = MatMul (w, x)\np = ScatterND (h, places, updates)\nz = MatMul (v, p)", "", "first axis", x="3 1", w="c 3",
+               v="2 c", places=np.array([[1]]), updates="1 1")  # fmt: skip
 
 
 def _arrangements() -> Iterator[Case]:

@@ -8,7 +8,7 @@ from zig.errors import RuleError
 from zig.operators.operator import Operator, zero_only
 
 if TYPE_CHECKING:
-    from zig.flow import Call
+    from zig.units import Call
 
 _MASK = {2: "s t", 3: "h s t", 4: "b h s t"}
 

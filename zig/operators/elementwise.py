@@ -11,7 +11,7 @@ import numpy as np
 from zig.operators.operator import Operator, same, times
 
 if TYPE_CHECKING:
-    from zig.flow import Call
+    from zig.units import Call
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 

@@ -8,7 +8,7 @@ from zig.errors import RuleError
 from zig.operators.operator import Operator, times
 
 if TYPE_CHECKING:
-    from zig.flow import Call
+    from zig.units import Call
 
 
 def _linear(_: Call, x: Any, w: Any, bias: Any = None) -> Any:

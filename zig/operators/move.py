@@ -9,13 +9,13 @@ import numpy as np
 from zig.arithmetic import reshaped
 from zig.dims import Dim, Size, number
 from zig.errors import RuleError
-from zig.flow import Axis, Part, Tensor, size
 from zig.operators.operator import Operator, same, zero_only
 from zig.operators.reduce import resize
+from zig.units import Axis, Part, Tensor, size
 
 if TYPE_CHECKING:
-    from zig.flow import Call
-    from zig.surgery import Cut
+    from zig.cut import Cut
+    from zig.units import Call
 
 
 def _like(x: Tensor, axes: Any) -> Tensor:

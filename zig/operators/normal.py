@@ -9,7 +9,7 @@ import numpy as np
 from zig.operators.operator import Operator, letters, times, zero_only
 
 if TYPE_CHECKING:
-    from zig.flow import Call
+    from zig.units import Call
 
 _WHY = "normalises over this axis"
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from zig.flow import Call, Tensor
-    from zig.surgery import Cut
+    from zig.cut import Cut
+    from zig.units import Call, Tensor
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from zig.operators.operator import Operator
 
 if TYPE_CHECKING:
-    from zig.flow import Call
+    from zig.units import Call
 
 
 def _gates(count: int) -> Any:

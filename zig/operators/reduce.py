@@ -8,7 +8,7 @@ from zig.errors import RuleError
 from zig.operators.operator import Operator, letters, same, zero_only
 
 if TYPE_CHECKING:
-    from zig.flow import Call
+    from zig.units import Call
 
 
 def _reduce(bound: bool) -> Any:

@@ -8,6 +8,7 @@ number for each row becomes a number for each group by one `index_add_`, and com
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -62,14 +63,11 @@ class GroupTable:
     def of(cls, partition: Partition, links: Links, module: nn.Module) -> GroupTable:
         """The table of a partition, for the module that its graph was exported from.
 
-        A group that has a member in something that is not a trainable parameter (a buffer, a constant, a frozen weight)
-        is not prunable.
+        A group that has a member in a buffer or a frozen weight is not prunable. Members in constants of the graph (the
+        ones that exporters multiply a GroupNorm by) stay as they are.
         """
         parameters = dict(module.named_parameters(remove_duplicate=False))
         prunable = np.ones(len(partition), bool)
-        for row in partition.rows:
-            if row.tensor not in links.links:
-                prunable[row.groups[row.member & (row.groups >= 0)]] = False
         rows = []
         for found in links.rows(partition):
             groups = np.where(found.member, found.groups, -1)
@@ -218,11 +216,13 @@ def check_target(table: GroupTable, target: float, divisible: int) -> int:
     if divisible < 1:
         raise PlanError(f"group_divisible is {divisible}; choose 1 or more")
     count, most = round(target * len(table)), capacity(table, divisible)
+    if target and not most:
+        raise PlanError("no group of this model can be pruned by training; `zig analyze` says what fixes each of them")
     if count > most + divisible // 2:
         raise PlanError(
             f"target_group_sparsity {target} asks for {count} of {len(table)} groups, but only {most} can go "
             f"({int(table.prunable.sum())} are prunable, and each node group keeps {divisible} or more); "
-            f"choose {most / max(len(table), 1):.3f} or less"
+            f"choose {math.floor(1000 * most / len(table)) / 1000} or less"
         )
     return count
 

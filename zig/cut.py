@@ -1,0 +1,271 @@
+"""Carries out a plan: axes are cut, constants fold into biases, and shapes, attributes and operands follow.
+
+`Surgeon` walks the calls that the plan touches; `Cut` is what an operator's row in the dictionary gets, to adjust its
+node.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from zig import arithmetic
+from zig.arithmetic import Array
+from zig.dims import Dim, Size, number, product
+from zig.errors import RuleError
+from zig.files import replace
+from zig.flow import Flow
+from zig.partition import Mask, Partition
+from zig.removal import Weights
+from zig.units import Axis, Call, Part, Rest, Tensor
+
+
+class Surgeon:
+    """Carries out one plan on a fresh copy of the model."""
+
+    def __init__(self, partition: Partition, remove: Mask, flow: Flow, weights: Weights):
+        """Take a fresh copy of the partition's model; `flow` is the run with the actual values."""
+        self.partition, self.flow, self.weights = partition, flow, weights
+        self.graph = partition.graph
+        self.kept = np.append(~remove, True)
+        self.model = self.graph.editable()
+        self.nodes = {out.name: node for node in self.model.graph for out in node.outputs}
+        self.values: dict[str, Array] = {}
+
+    def operate(self) -> ir.Model:
+        """Cut the weights, fold constants, and let shapes, attributes and operands follow."""
+        touched = [call for call in self.flow.calls if any(self._touches(t) for t in (*call.inputs, *call.outputs))]
+        self.values = arithmetic.evaluate(self.graph, self._new_shapes(touched))
+        for call in touched:
+            cut = Cut(self, call)
+            operator = self.flow.operators[call.node.op]
+            for attribute, letter in operator.sizes.items():
+                if call.letters.get(letter):
+                    cut.set_attribute(attribute, self.size(call.letters[letter]))
+            if operator.repair:
+                operator.repair(cut)
+        self._freeze()
+        for call in {id(c.call): c.call for c in self.flow.contractions if self._leaves_constant(c.part)}.values():
+            self._fold(call)
+        self._cut_weights()
+        self._write_shapes(touched)
+        RemoveUnusedNodesPass()(self.model)
+        return self.model
+
+    # sizes
+
+    def keep(self, axis: Axis) -> Mask:
+        """bool[n]: which indices of an axis stay."""
+        mask = np.ones(1, bool)
+        for part in axis:
+            own = self.kept[self.partition.zigs(part.units)] if part.live else np.ones(number(part.size), bool)
+            mask = (mask[:, None] & own[None, :]).reshape(-1)
+        return mask
+
+    def size(self, axis: Axis) -> Size:
+        """The size of an axis after the cut."""
+        return product(int(self.keep((part,)).sum()) if part.live else part.size for part in axis)
+
+    def touches(self, axis: Axis) -> bool:
+        """Whether anything along an axis goes."""
+        return any(part.live and not self.keep((part,)).all() for part in axis)
+
+    def _touches(self, tensor: Tensor | None) -> bool:
+        return tensor is not None and any(self.touches(axis) for axis in tensor.axes)
+
+    def sizes(self, tensor: Tensor) -> tuple[Size, ...]:
+        """The sizes of a tensor after the cut."""
+        return tuple(self.size(axis) for axis in tensor.axes)
+
+    def _new_shapes(self, touched: list[Call]) -> arithmetic.Shapes:
+        shapes = dict(self.graph.shapes)
+        for call in touched:
+            for names, tensors in ((call.node.inputs, call.inputs), (call.node.outputs, call.outputs)):
+                shapes.update({n: self.sizes(t) for n, t in zip(names, tensors, strict=False) if n and t is not None})
+        return shapes
+
+    def _write_shapes(self, touched: list[Call]) -> None:
+        for call in touched:
+            for name, tensor in zip(call.node.outputs, call.outputs, strict=False):
+                if name and tensor is not None and self._touches(tensor) and name in self.nodes:
+                    value = next(out for out in self.nodes[name].outputs if out.name == name)
+                    if value.shape is not None and value.type is not None:
+                        value.shape = ir.Shape([None if isinstance(n, Dim) else n for n in self.sizes(tensor)])
+
+    # operands
+
+    def _freeze(self) -> None:
+        """A size that is used as a number (the root of a head's size) must stay the number that it was."""
+        for call in self.flow.calls:
+            operator = self.flow.operators.get(call.node.op)
+            parameters = (operator.data if operator and operator.repair else 0) or len(call.node.inputs)
+            for i, name in enumerate(call.node.inputs[:parameters]):
+                old, new = self.graph.values.get(name), self.values.get(name)
+                if old is None or name in self.graph.initializers or (new is not None and np.array_equal(old, new)):
+                    continue
+                if old.dtype == object:
+                    raise RuleError(
+                        f"{call.node} computes with a size that the cut changes; keep its weights with --keep"
+                    )
+                Cut(self, call).set_operand(i, old)
+
+    def _cut_weights(self) -> None:
+        for name, tensor in self.flow.weights.items():
+            masks = [self.keep(axis) for axis in tensor.axes]
+            value = self.weights(name)
+            for axis, mask in enumerate(masks):
+                value = value if mask.all() else np.compress(mask, value, axis=axis)
+            if value is not self.graph.array(name):
+                replace(self.model, self.nodes, self.graph, name, value)
+
+    def add_initializer(self, name: str, value: Array) -> ir.Value:
+        """A new initializer under a name that is free."""
+        taken = self.model.graph.initializers.keys() | self.nodes.keys()
+        free = next(n for i in range(len(taken) + 1) if (n := name if not i else f"{name}_{i}") not in taken)
+        tensor = ir.tensor(value, name=free)
+        fresh = ir.Value(name=free, shape=ir.Shape(value.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        self.model.graph.register_initializer(fresh)
+        return fresh
+
+    # constants
+
+    def _leaves_constant(self, part: Part) -> bool:
+        gone = ~self.keep((part,))
+        return bool((gone & np.isfinite(part.rest) & (part.rest != 0)).any())
+
+    def _fold(self, call: Call) -> None:
+        """Add what the removed constant inputs contributed to the bias: W x for x at rest."""
+        x, weight = call.tensor(0), self.weights(call.node.inputs[1]).astype(np.float64)
+        convolves = call.node.op == "Conv"
+        axis = x.axes[1 if convolves else (0 if call.attribute("transA", 0) else -1)]
+        at_rest = np.where(self.keep(axis), 0.0, np.nan_to_num(_flat_rest(axis)))
+        if convolves:
+            table = weight.reshape(*weight.shape[:2], -1).sum(axis=2)
+            groups = call.attribute("group", 1)
+            inputs = at_rest.reshape(groups, 1, -1).repeat(len(table) // groups, axis=1).reshape(table.shape)
+            added = (table * inputs).sum(axis=1)
+        else:
+            added = weight @ at_rest if call.attribute("transB", 0) else at_rest @ weight
+        if call.node.op == "Gemm":
+            added *= call.attribute("alpha", 1.0)
+        out = call.outputs[0]
+        assert out is not None
+        self._add_to_bias(
+            call, added[..., self.keep(out.axes[1 if convolves else -1])], self.keep(out.axes[1 if convolves else -1])
+        )
+
+    def _add_to_bias(self, call: Call, added: Array, keep: Mask) -> None:
+        cut, dtype = Cut(self, call), self.graph.array(call.node.inputs[1]).dtype
+        if call.node.op == "MatMul":
+            cut.append_add(added.astype(dtype))
+            return
+        if call.has(2):
+            bias = np.broadcast_to(self.weights(call.node.inputs[2]).astype(np.float64), (*added.shape[:-1], len(keep)))
+            added = added + call.attribute("beta", 1.0) * bias[..., keep]
+            cut.set_attribute("beta", 1.0) if call.node.op == "Gemm" else None
+        cut.set_operand(2, added.astype(dtype))
+
+
+class Cut:
+    """What an operator's row may look at and adjust at one node."""
+
+    def __init__(self, surgeon: Surgeon, call: Call):
+        """One call under one surgeon."""
+        self.surgeon, self.call = surgeon, call
+        self.keep, self.size, self.touches = surgeon.keep, surgeon.size, surgeon.touches
+        self.node = surgeon.nodes[next(name for name in call.node.outputs if name)]
+
+    def sizes(self, tensor: Tensor | None) -> tuple[Size, ...]:
+        """The sizes of a tensor after the cut."""
+        assert tensor is not None
+        return self.surgeon.sizes(tensor)
+
+    def operand(self, index: int) -> Array | None:
+        """What an operand will hold after the cut, where that is known."""
+        name = self.call.node.inputs[index] if self.call.has(index) else ""
+        return self.surgeon.values.get(
+            name, self.surgeon.graph.array(name) if name in self.surgeon.graph.initializers else None
+        )
+
+    def set_attribute(self, name: str, value: Any) -> None:
+        """Write an attribute; None removes it."""
+        self.node.attributes.pop(name, None)
+        if value is not None:
+            self.node.attributes.add(ir.convenience.convert_attribute(name, value))
+
+    def set_operand(self, index: int, value: Array) -> None:
+        """Give the node its own constant operand."""
+        self._connect(
+            index, self.surgeon.add_initializer(f"{self.call.node.outputs[0]}.operand{index}", np.asarray(value))
+        )
+
+    def set_sizes(self, index: int, entries: list[Any], want: tuple[Any, ...]) -> None:
+        """Write a list of sizes; an entry None is taken from what the model computes at run time.
+
+        Raises:
+            RuleError: an entry that must be computed would come out wrong.
+        """
+        if None not in entries:
+            self.set_operand(index, np.array([int(e) for e in entries], np.int64))
+            return
+        given = self.operand(index)
+        wrong = [i for i, e in enumerate(entries) if e is None and (given is None or given.tolist()[i] != want[i])]
+        if wrong:
+            raise RuleError(
+                f"{self.call.node} computes size {wrong[0]} of operand {index} in a way that the cut would change"
+            )
+        old = self.node.inputs[index]
+        name = f"{self.call.node.outputs[0]}.operand{index}"
+        pieces = []
+        for i, entry in enumerate(entries):
+            part = self.surgeon.add_initializer(f"{name}.part{i}", np.array([i if entry is None else entry], np.int64))
+            if entry is None:
+                gather = ir.node("Gather", [old, part], attributes={"axis": 0}, name=f"{name}.part{i}.gather")
+                self.surgeon.model.graph.insert_before(self.node, gather)
+                part = gather.outputs[0]
+                part.name = f"{name}.part{i}.value"
+            pieces.append(part)
+        concat = ir.node("Concat", pieces, attributes={"axis": 0}, name=f"{name}.concat")
+        concat.outputs[0].name = f"{name}.sizes"
+        self.surgeon.model.graph.insert_before(self.node, concat)
+        self._connect(index, concat.outputs[0])
+
+    def gather(self, axis: int, indices: Array) -> None:
+        """Pick the wanted indices of the data operand first; what is left is one run from the first to the last."""
+        name = f"{self.call.node.outputs[0]}.gather{axis}"
+        picked = self.surgeon.add_initializer(f"{name}.indices", np.asarray(indices, np.int64))
+        node = ir.node("Gather", [self.node.inputs[0], picked], attributes={"axis": axis}, name=name)
+        node.outputs[0].name = f"{name}.value"
+        self.surgeon.model.graph.insert_before(self.node, node)
+        self._connect(0, node.outputs[0])
+
+    def append_add(self, value: Array) -> None:
+        """Add a constant to the node's result, under the result's own name."""
+        result = self.node.outputs[0]
+        name = result.name
+        result.name = f"{name}.before_bias"
+        bias = self.surgeon.add_initializer(f"{name}.bias", value)
+        add = ir.node("Add", [result, bias], name=f"{name}.add_bias")
+        fresh = add.outputs[0]
+        fresh.name, fresh.type, fresh.shape = name, result.type, result.shape
+        ir.convenience.replace_all_uses_with(result, fresh, replace_graph_outputs=True)
+        add.replace_input_with(0, result)
+        self.surgeon.model.graph.insert_after(self.node, add)
+        self.surgeon.nodes[str(name)] = add
+
+    def _connect(self, index: int, value: ir.Value) -> None:
+        if index >= len(self.node.inputs):
+            self.node.resize_inputs(index + 1)
+        self.node.replace_input_with(index, value)
+
+
+def _flat_rest(axis: Axis) -> Rest:
+    """The rest value of each index of an axis: that of whichever live part it is removed with."""
+    rest = np.full(1, np.nan)
+    for part in axis:
+        own = part.rest if part.live else np.full(number(part.size), np.nan)
+        rest = np.where(np.isnan(rest[:, None]), own[None, :], rest[:, None]).reshape(-1)
+    return rest
