@@ -1,15 +1,15 @@
 """How long zig's analysis takes, beside Torch-Pruning's on the same architectures and beside reading the file.
 
-    python benchmarks/analyze.py                    # three tables: about three minutes on two cores
+    python benchmarks/analyze.py                    # three tables: about two minutes on two cores
     python benchmarks/analyze.py --table peer       # one of them: peer, process or growth
     python benchmarks/analyze.py --exporter dynamo  # the graphs of torch's other exporter (BatchNorm folded)
 
 - `peer`: `zig.analyze` of a loaded graph against Torch-Pruning's graph build and group enumeration.
 - `process`: `zig analyze MODEL` against `python -c "import onnx; onnx.load(MODEL)"`, both as whole processes.
-- `growth`: load, analysis and peak memory against the size of the model.
+- `growth`: load, analysis and peak memory against the size of the model, each in a fresh process (Linux).
 
-Every number is the median of rounds in which the two sides take turns. Torch-Pruning traces a forward pass; it gets the
-smallest image that the networks take (`--image 224` for the usual one), so that its own work is what counts.
+Every number is the median of rounds in which the two sides take turns. Torch-Pruning traces a forward pass, zig runs
+nothing; so one row gives it the smallest image that the network takes, where its own work is nearly all that counts.
 """
 
 from __future__ import annotations
@@ -39,16 +39,25 @@ from torch import Tensor, nn
 
 import zig
 
-TARGETS = {"densenet121": 1 / 10, "llama-32-64": 1 / 10, "gpt-32-64": 1 / 10, "resnet50": 1 / 3}
+PEERS = (  # network, side of its image, largest allowed ratio
+    ("densenet121", 224, 1 / 10),
+    ("llama-32-64", 0, 1 / 10),
+    ("gpt-32-64", 0, 1 / 10),
+    ("resnet50", 224, 1 / 3),
+    ("resnet50", 32, 1.0),
+)
+BYTE_CODE = tempfile.TemporaryDirectory()  # gone when this script ends
 TWICE = 2.0  # a whole `zig analyze` against reading the file
 READ = "import sys, onnx; onnx.load(sys.argv[1])"
 PEAK = """
-import resource, sys, time, zig
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-zig.analyze, start, before = zig.analyze, time.perf_counter(), peak()
-graph = zig.load(sys.argv[1])
+import re, sys, time, zig
+def peak():  # VmHWM: getrusage would tell the peak of the process that started this one
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+analyze, load = zig.analyze, zig.load
+before, start = peak(), time.perf_counter()
+graph = load(sys.argv[1])
 loaded = time.perf_counter()
-partition = zig.analyze(graph)
+partition = analyze(graph)
 print(len(graph.nodes), len(partition), loaded - start, time.perf_counter() - loaded, before, peak())
 """
 
@@ -57,10 +66,12 @@ class RMSNorm(nn.Module):
     """Root mean square normalisation, written out as language models do."""
 
     def __init__(self, width: int):
+        """One weight for each channel."""
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last axis."""
         return self.weight * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6))
 
 
@@ -68,12 +79,14 @@ class Attention(nn.Module):
     """Causal self-attention by four plain linear layers."""
 
     def __init__(self, width: int, heads: int, length: int, bias: bool):
+        """Heads of width // heads channels each, over sequences of one length."""
         super().__init__()
         self.heads = heads
         self.query, self.key, self.value, self.project = (nn.Linear(width, width, bias) for _ in range(4))
         self.register_buffer("future", torch.full((length, length), -1e4).triu(1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Attend to this token and those before it."""
         batch, length, width = x.shape
         q, k, v = (
             linear(x).view(batch, length, self.heads, width // self.heads).transpose(1, 2)
@@ -87,12 +100,14 @@ class GatedMLP(nn.Module):
     """Llama's MLP."""
 
     def __init__(self, width: int):
+        """Twice as wide inside."""
         super().__init__()
         self.gate, self.widen, self.narrow = (
             nn.Linear(i, o, bias=False) for i, o in ((width, 2 * width), (width, 2 * width), (2 * width, width))
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Gate, widen, narrow."""
         return self.narrow(nn.functional.silu(self.gate(x)) * self.widen(x))
 
 
@@ -100,6 +115,7 @@ class Block(nn.Module):
     """A pre-norm block: in the manner of GPT (LayerNorm, GELU), or of Llama (RMSNorm, gated MLP, no biases)."""
 
     def __init__(self, kind: str, width: int, heads: int, length: int):
+        """A block of kind `gpt` or `llama`."""
         super().__init__()
         llama = kind == "llama"
         self.before, self.between = (RMSNorm(width) if llama else nn.LayerNorm(width) for _ in range(2))
@@ -108,6 +124,7 @@ class Block(nn.Module):
         self.mlp = GatedMLP(width) if llama else plain
 
     def forward(self, x: Tensor) -> Tensor:
+        """Attention, then the MLP, each beside a skip."""
         x = x + self.attention(self.before(x))
         return x + self.mlp(self.between(x))
 
@@ -116,6 +133,7 @@ class Decoder(nn.Module):
     """A language model over 16 tokens."""
 
     def __init__(self, kind: str, layers: int, width: int, words: int = 100, length: int = 16):
+        """Blocks of kind `gpt` or `llama`, with heads of up to 64 channels."""
         super().__init__()
         self.words, self.places = nn.Embedding(words, width), nn.Embedding(length, width)
         self.blocks = nn.Sequential(*(Block(kind, width, max(4, width // 64), length) for _ in range(layers)))
@@ -123,13 +141,14 @@ class Decoder(nn.Module):
         self.register_buffer("positions", torch.arange(length))
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Scores of the next word: (batch, length) -> (batch, length, words)."""
         return self.head(self.last(self.blocks(self.words(tokens) + self.places(self.positions))))
 
 
 class Model(NamedTuple):
     """A torch network, an input for it, and the ONNX file that it was exported to."""
 
-    name: str
+    title: str
     module: nn.Module
     example: Tensor
     path: Path
@@ -162,7 +181,7 @@ def randomise(module: nn.Module) -> None:
             tensor.uniform_(0.5, 1.5)
 
 
-def export(name: str, folder: Path, exporter: str = "torchscript", image: int = 32) -> Model:
+def export(name: str, folder: Path, exporter: str = "torchscript", image: int = 224) -> Model:
     """Build a network and write it as ONNX, with BatchNorm kept where the exporter can."""
     module, example = build(name, image)
     path = folder / f"{name}.onnx"
@@ -170,7 +189,7 @@ def export(name: str, folder: Path, exporter: str = "torchscript", image: int = 
     options = keeping if exporter == "torchscript" else {"dynamo": True, "external_data": False, "verbose": False}
     with quiet():
         torch.onnx.export(module, (example,), path, opset_version=zoo.OPSET, **options)
-    return Model(name, module, example, path)
+    return Model(f"{name}, {image} x {image}" if example.ndim == 4 else name, module, example, path)
 
 
 @contextlib.contextmanager
@@ -198,7 +217,7 @@ def taking_turns(ours: Callable[[], float], theirs: Callable[[], float], rounds:
 
 def process(*command: str) -> Callable[[], float]:
     """A measurement: the time of a whole Python process, with byte code cached as in an installed package."""
-    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir()) / "benchmark-byte-code")}
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": BYTE_CODE.name}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     call = partial(subprocess.run, [sys.executable, *command], check=True, stdout=subprocess.DEVNULL, env=environment)
     return lambda: seconds(call)
@@ -228,9 +247,11 @@ def enumerate_groups(module: nn.Module, example: Tensor) -> None:
         list(graph.get_all_groups())
 
 
-def against_peer(models: Iterable[Model], rounds: int) -> Iterator[tuple[str, float, float, float]]:
+def against_peer(
+    models: Iterable[Model], targets: Iterable[float], rounds: int
+) -> Iterator[tuple[str, float, float, float]]:
     """Analysis of a freshly loaded graph against Torch-Pruning's."""
-    for model in models:
+    for model, target in zip(models, targets, strict=True):
 
         def ours(path: Path = model.path) -> float:
             graph = zig.load(path)
@@ -239,13 +260,13 @@ def against_peer(models: Iterable[Model], rounds: int) -> Iterator[tuple[str, fl
         def theirs(model: Model = model) -> float:
             return seconds(lambda: enumerate_groups(model.module, model.example))
 
-        yield (model.name, *taking_turns(ours, theirs, rounds), TARGETS[model.name])
+        yield (model.title, *taking_turns(ours, theirs, rounds), target)
 
 
 def against_reading(models: Iterable[Model], rounds: int) -> Iterator[tuple[str, float, float, float]]:
     """`zig analyze` against reading the file, as processes."""
     for model in models:
-        case = f"{model.name} ({model.path.stat().st_size / 1e6:.0f} MB)"
+        case = f"{model.path.stem}, {model.path.stat().st_size / 1e6:.1f} MB"
         path = str(model.path)
         ours, theirs = process("-m", "zig", "analyze", path), process("-c", READ, path)
         yield (case, *taking_turns(ours, theirs, rounds), TWICE)
@@ -253,7 +274,7 @@ def against_reading(models: Iterable[Model], rounds: int) -> Iterator[tuple[str,
 
 def growth(names: Iterable[str], folder: Path, rounds: int) -> None:
     """Print a line for each model: nodes, groups, time to load and to analyse, and memory, each in its own process."""
-    print("\ngrowth (external data; memory above that of `import zig`)")
+    print("\ngrowth (weights in a data file; memory above that of the imports)")
     print(f"{'':<20}{'MB':>8}{'nodes':>8}{'groups':>8}{'load ms':>10}{'analyze ms':>12}{'us/node':>9}{'memory MB':>11}")
     for name in names:
         path = export(name, folder).path
@@ -272,24 +293,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", choices=("peer", "process", "growth"), help="only this table")
     parser.add_argument("--exporter", choices=("torchscript", "dynamo"), default="torchscript")
-    parser.add_argument("--image", type=int, default=32, help="side of the image that Torch-Pruning traces")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-
-        def models(*names: str) -> Iterator[Model]:
-            return (export(name, Path(folder), options.exporter, options.image) for name in names)
-
+        place = Path(folder)
         if options.table in (None, "peer"):
-            rows = against_peer(models(*TARGETS), options.rounds)
+            models = (export(name, place, options.exporter, image) for name, image, _ in PEERS)
+            rows = against_peer(models, [target for *_, target in PEERS], options.rounds)
             show("analysis of a loaded graph", ("zig.analyze", "Torch-Pruning 1.6.1"), rows)
         if options.table in (None, "process"):
-            rows = against_reading(models("resnet50", "gpt-2-64"), options.rounds)
-            show("whole processes", ("zig analyze", "onnx.load"), rows)
+            models = (export(name, place, options.exporter) for name in ("resnet50", "gpt-2-64"))
+            show("whole processes", ("zig analyze", "onnx.load"), against_reading(models, options.rounds))
         if options.table in (None, "growth"):
             names = ("gpt-8-64", "gpt-32-64", "gpt-128-64", "gpt-8-256", "gpt-8-1024")
-            growth(names, Path(folder), min(options.rounds, 3))
+            growth(names, place, min(options.rounds, 3))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How long it takes to cut zero groups out of a 100 MB model, beside reading and writing the same file.
 
-    python benchmarks/compress.py             # about a minute on two cores
+    python benchmarks/compress.py             # about half a minute on two cores
     python benchmarks/compress.py --rounds 9
 
 ResNet-50 (25.6 M parameters) has half of its parameters zeroed at random; the file then lies before zig as such. Two
@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -31,11 +32,12 @@ import sys, onnx
 model = onnx.load(sys.argv[1])
 onnx.save(model, sys.argv[2], save_as_external_data=len(sys.argv) > 3, location=(sys.argv[3:] or [None])[0])
 """
-Case = tuple[str, Path, bool]
+Case = tuple[str, Path, bool]  # title, model, whether its weights are external
+Row = tuple[str, float, float, float]
 
 
 def cases(name: str, folder: Path) -> Iterator[Case]:
-    """The zeroed network as a single file, and with external data: (title, path, whether its data are external)."""
+    """The zeroed network as a single file, and with a data file beside it."""
     full, zeroed, external = export(name, folder).path, folder / "zeroed.onnx", folder / "external.onnx"
     zig.zero(zig.prune(zig.analyze(full), ratio=0.5, criterion="random"), zeroed)
     onnx.save(onnx.load(zeroed), external, save_as_external_data=True, location="external.onnx.data")
@@ -51,30 +53,27 @@ def copy(source: Path, target: Path, external: bool) -> None:
     onnx.save(model, target, save_as_external_data=external, location=f"{target.name}.data" if external else None)
 
 
-def inside(found: Iterable[Case], rounds: int) -> Iterator[tuple[str, float, float, float]]:
+def inside(case: Case, rounds: int) -> Row:
     """In one process, with everything imported."""
-    for title, path, external in found:
-        small, same = path.with_name("small.onnx"), path.with_name("same.onnx")
-        ours, theirs = taking_turns(
-            lambda: seconds(lambda: zig.compress(path, small, check=False)),
-            lambda: seconds(lambda: copy(path, same, external)),
-            rounds,
-        )
-        yield title, ours, theirs, THREE
+    title, path, external = case
+    ours = partial(zig.compress, path, path.with_name("small.onnx"), check=False)
+    theirs = partial(copy, path, path.with_name("same.onnx"), external)
+    return title, *taking_turns(partial(seconds, ours), partial(seconds, theirs), rounds), THREE
 
 
-def outside(found: Iterable[Case], rounds: int) -> Iterator[tuple[str, float, float, float]]:
+def outside(case: Case, rounds: int) -> Row:
     """As whole processes."""
-    for title, path, external in found:
-        small, same = path.with_name("small.onnx"), path.with_name("same.onnx")
-        command = process("-m", "zig", "compress", str(path), "-o", str(small), "--no-verify")
-        copying = process("-c", COPY, str(path), str(same), *([f"{same.name}.data"] if external else []))
+    title, path, external = case
+    small, same = path.with_name("small.onnx"), path.with_name("same.onnx")
+    data = path.with_name(f"{same.name}.data")
+    ours = process("-m", "zig", "compress", str(path), "-o", str(small), "--no-verify")
+    theirs = process("-c", COPY, str(path), str(same), *([data.name] if external else []))
 
-        def theirs(same: Path = same) -> float:
-            same.with_name(f"{same.name}.data").unlink(missing_ok=True)
-            return copying()
+    def fresh() -> float:
+        data.unlink(missing_ok=True)
+        return theirs()
 
-        yield (title, *taking_turns(command, theirs, rounds), THREE)
+    return title, *taking_turns(ours, fresh, rounds), THREE
 
 
 def main() -> None:
@@ -87,8 +86,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = list(cases(options.model, Path(folder)))
         baseline = ("zig.compress", "onnx.load + onnx.save")
-        show("in one process", baseline, inside(found, options.rounds))
-        show("whole processes", ("zig compress", baseline[1]), outside(found, options.rounds))
+        show("in one process", baseline, (inside(case, options.rounds) for case in found))
+        show("whole processes", ("zig compress", baseline[1]), (outside(case, options.rounds) for case in found))
 
 
 if __name__ == "__main__":

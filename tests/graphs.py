@@ -48,7 +48,7 @@ def build(
     """
     letters = {name: value for name, value in given.items() if isinstance(value, int)}
     tensors = {name: value for name, value in given.items() if not isinstance(value, int)}
-    text = re.sub(r"\{([\w*+/-]+)\}", lambda found: str(evaluate(found[1], letters)), text)
+    text = re.sub(r"\{(\d*[*]?[a-z][\w*+/-]*)\}", lambda found: str(evaluate(found[1], letters)), text)
     opsets = f'["" : {opset}, "com.microsoft" : 1, "local" : 1]'
     header = f"<ir_version : {ir_version}, opset_import : {opsets}>"
     model = parser.parse_model(f"{header} graph () => () {{\n{text}\n}}\n{functions}")

@@ -83,7 +83,8 @@ def _attempt(operation: Callable[..., Any], node: Node, values: dict[str, Array]
     result = np.asarray(result)
     if result.dtype == object and not any(isinstance(size, Dim) for size in result.reshape(-1)):
         result = result.astype(np.int64)
-    return result if result.size <= _LARGEST else None
+    made_up = node.op in ("Expand", "ConstantOfShape") and result.dtype.kind == "f" and result.size > 1
+    return None if made_up or result.size > _LARGEST else result  # floats spread over an axis are data
 
 
 def _object(sizes: Any) -> Array:

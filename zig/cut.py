@@ -101,8 +101,8 @@ class Surgeon:
         """A size that is used as a number (the root of a head's size) must stay the number that it was."""
         for call in self.flow.calls:
             operator = self.flow.operators.get(call.node.op)
-            parameters = (operator.data if operator and operator.repair else 0) or len(call.node.inputs)
-            for i, name in enumerate(call.node.inputs[:parameters]):
+            repaired = operator.repairs if operator else ()
+            for i, name in ((i, name) for i, name in enumerate(call.node.inputs) if i not in repaired):
                 old, new = self.graph.values.get(name), self.values.get(name)
                 if old is None or name in self.graph.initializers or (new is not None and np.array_equal(old, new)):
                     continue

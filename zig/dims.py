@@ -7,9 +7,11 @@ exactly becomes a new symbol that is named by its own expression, so that equal 
 
 from __future__ import annotations
 
+import ast
 import math
-from collections.abc import Iterable
-from typing import Union
+import operator
+from collections.abc import Callable, Iterable
+from typing import Any, Union
 
 from zig.errors import RuleError
 
@@ -87,6 +89,29 @@ def divide(size: Size, by: Size) -> Size | None:
             return None
         quotient.append((tuple(rest), coefficient // factor))
     return _sum(quotient)
+
+
+def parse(text: str) -> Size:
+    """The size that a model names, such as `batch` or torch's `4*batch + 1`; what is no arithmetic is a symbol."""
+    try:
+        return _evaluate(ast.parse(text, mode="eval").body)
+    except (SyntaxError, ValueError):
+        return symbol(text)
+
+
+def _evaluate(node: ast.expr) -> Size:
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
+        return _OPERATIONS[type(node.op)](_evaluate(node.left), _evaluate(node.right))
+    if isinstance(node, ast.Constant) and isinstance(node.value, int):
+        return node.value
+    if isinstance(node, ast.Name):
+        return symbol(node.id)
+    raise ValueError("no arithmetic over names")
+
+
+_OPERATIONS: dict[type[ast.operator], Callable[[Any, Any], Size]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
+}  # fmt: skip
 
 
 def product(sizes: Iterable[Size]) -> Size:

@@ -366,7 +366,8 @@ class Flow:
         if x.weight:
             self.members.extend(part.units for part in x.live)
         axes = tuple(tuple(self._rested(p, call, operator, [p.rest]) if p.live else p for p in axis) for axis in x.axes)
-        return [Tensor(axes, x.const, x.weight) if name else None for name in call.node.outputs]
+        masks = tuple(tuple(p._replace(rest=p.rest * np.nan) if p.live else p for p in axis) for axis in axes)
+        return [Tensor(masks if i else axes, x.const, x.weight) for i in range(len(call.node.outputs))]
 
     def _rested(self, part: Part, call: Call, operator: Operator, rests: Sequence[Rest | float | None]) -> Part:
         """The part, at rest at what the operator makes of the rests of its operands."""
@@ -374,7 +375,13 @@ class Flow:
         if rest.shape != part.units.shape:
             rest = np.broadcast_to(rest, part.units.shape)
         finite = np.isfinite(rest)
-        return Part(part.size, part.units, rest if finite.all() else np.where(finite, rest, np.nan))
+        if not finite.all():
+            undefined = np.isinf(rest)
+            if undefined.any():  # no later zero can make up for it: 0 * inf is not 0
+                why = self.reason(f"would be infinite or undefined after {call.node}", call.node.name)
+                self.leaks.append((part.units[undefined], why))
+            rest = np.where(finite, rest, np.nan)
+        return Part(part.size, part.units, rest)
 
     def _bind(self, call: Call, operator: Operator, spelling: Spelling) -> dict[str, list[list[tuple[int, Part]]]]:
         """Each letter's parts, column by column: tied, and with the operand that each came from."""
@@ -415,7 +422,7 @@ class Flow:
             uses = [(part, is_const(call.inputs[i])) for i, part in parts if part.live]
             active = [part for part, const in uses if not const]
             weights = [part for part, const in uses if const]
-            if not active:  # weights among themselves: zero, as members
+            if all(is_const(call.inputs[i]) for i, _ in parts):  # weights among themselves: zero, as members
                 self.members.extend(part.units for part in weights)
             counted = [*active, *weights] if self.resting or not active else active
             if not counted:
@@ -485,7 +492,9 @@ class Flow:
             return part
         given: list[Rest | float | None] = [None if t is None else t.number for t in data]
         for i, use in reversed(parts):
-            given[i] = np.nan if not use.live or (rule.operands[i].carried and not self.resting) else use.rest
+            own = all(use.units is not other.units for j, other in parts if j != i)  # x / |x| is zero by zero
+            carried = rule.operands[i].carried and is_const(data[i]) and own and not self.resting
+            given[i] = np.nan if carried or not use.live else use.rest
         return self._rested(part, call, operator, given)
 
 

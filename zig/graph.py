@@ -22,7 +22,7 @@ from onnx import AttributeProto, TensorProto, numpy_helper
 from onnx.inliner import inline_local_functions
 
 from zig import arithmetic
-from zig.dims import Size, symbol
+from zig.dims import Size, parse, symbol
 from zig.errors import ModelError
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ _FLOATS = {
 def _size(dim: Any, tensor: str, axis: int) -> Size:
     if dim.HasField("dim_value") and dim.dim_value >= 0:
         return int(dim.dim_value)
-    return symbol(dim.dim_param or arithmetic.anonymous(tensor, axis))
+    return parse(dim.dim_param) if dim.dim_param else symbol(arithmetic.anonymous(tensor, axis))
 
 
 def _infer(

@@ -234,7 +234,7 @@ def analyze(
     flow = Flow(graph, {**OPERATORS, **(operators or {})}).run()
     _keep(flow, keep)
     labels = settle(flow, forks)
-    return Partition(graph, flow, labels, members(flow), time.perf_counter() - start)
+    return Partition(graph, flow, labels, members(flow, labels), time.perf_counter() - start)
 
 
 def _keep(flow: Flow, patterns: tuple[str, ...]) -> None:
@@ -371,7 +371,7 @@ def _first_reason(component: Units, why: Units, count: int) -> Units:
     return np.where(first == none, 0, first)
 
 
-def members(flow: Flow) -> Mask:
+def members(flow: Flow, labels: Labels) -> Mask:
     """Which units stand for slices that must be zero, carried back through forks to the initializers."""
     member = np.zeros(flow.count, bool)
     for units in flow.members:
@@ -381,7 +381,8 @@ def members(flow: Flow) -> Mask:
             member[fork.rows] |= member[fork.flat].any(axis=1)
             member[fork.columns] |= member[fork.flat].any(axis=0)
         else:
-            member[fork.flat] |= member[fork.rows][:, None] | member[fork.columns][None, :]
+            by_rows = (labels.component[fork.flat] == labels.component[fork.rows][:, None]).all()
+            member[fork.flat] |= member[fork.rows][:, None] if by_rows else member[fork.columns][None, :]
     return member
 
 

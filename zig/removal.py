@@ -15,7 +15,7 @@ import numpy as np
 from zig.arithmetic import Array
 from zig.dims import product
 from zig.flow import Flow
-from zig.partition import FORKS, Labels, Mask, Partition, settle
+from zig.partition import FORKS, Labels, Mask, Partition, members, settle
 from zig.plan import Plan
 from zig.units import Rest, Units
 
@@ -74,7 +74,7 @@ def choices(partition: Partition) -> Iterator[Partition]:
     for forks in FORKS:
         labels = settle(partition.flow, forks)
         if not any(np.array_equal(labels.bare > 0, other.labels.bare > 0) for other in seen):
-            seen.append(Partition(partition.graph, partition.flow, labels, partition.member))
+            seen.append(Partition(partition.graph, partition.flow, labels, members(partition.flow, labels)))
             yield seen[-1]
 
 

@@ -125,10 +125,10 @@ def _elementwise() -> Iterator[Case]:
     yield linear("Clip", "y = Clip (h, low, high)", low=-0.5, high=0.5)
     yield linear("Clip", "y = Clip (h, low)", label="above zero", low=0.3)
     yield linear("Clip", "y = Clip (h, , high)", label="below zero", high=-0.3)
-    yield linear("Clip", "y = Clip <min = 0.2, max = 1.0> (h)", label="attributes", opset=6)
+    yield linear("Clip", "y = Clip <min = 0.2, max = 1.0> (h)", label="attributes", opset=9)
     yield linear("Clip", "y = Clip (h, low)", "", label="computed limit", x_low="")
     yield linear("Dropout", "y = Dropout (h)")
-    yield linear("Dropout", "y, mask = Dropout (h, ratio)\nn = Not (mask)\nk = Cast <to = 1> (n)", label="mask", ratio=0.5)
+    yield linear("Dropout", "d, mask = Dropout (h, ratio)\nk = Cast <to = 1> (mask)\ny = Mul (d, k)", label="mask", ratio=0.5)
     yield linear("PRelu", "y = PRelu (h, slope)", "c: b.0 w.1 | slope.0 v.0", slope="c")
     yield linear("PRelu", "p = Add (h, k)\ny = PRelu (p, slope)", "", "below", slope="c", k=-0.5)
     yield linear("PRelu", "y = PRelu (h, slope)", label="one slope", slope="1")
@@ -357,10 +357,11 @@ def _reductions() -> Iterator[Case]:
         op = f"Reduce{name}"
         positive = "p = Abs (h)\nq = Add (p, one)"  # rests at 1
         by_axes = {"axes": [1], "opset": 18}
-        text = f"h = Conv (x, w, b)\np = Abs (h)\nz = {op} (p, axes)"
+        before = "Abs" if name == "LogSum" else "Neg"
+        text = f"h = Conv (x, w, b)\np = {before} (h)\nz = {op} (p, axes)"
         yield case(op, text, "c: b.0 w.0" if exact or name == "LogSum" else "", "over channels", **{**SEQUENCE, **by_axes} | {"v": "1"})
         gone = name in ("LogSum", "LogSumExp")
-        yield sequence(op, f"p = Abs (h)\ny = {op} (p, axes)", "" if gone else FREE_CHANNELS, "over space", axes=[-1], opset=18)
+        yield sequence(op, f"p = {before} (h)\ny = {op} (p, axes)", "" if gone else FREE_CHANNELS, "over space", axes=[-1], opset=18)
         yield sequence(op, f"{positive}\ny = {op} (q, axes)", FREE_CHANNELS if name in ("Mean", "Max", "Min") else "", "over space, at 1",
                        axes=[2], opset=18, one=1.0)  # fmt: skip
         shape = {**LINEAR, "x": "N s 3"}
@@ -492,7 +493,7 @@ def _selections() -> Iterator[Case]:
     yield case("Gather", "h = Gemm (x, w, b)\np = Gather <axis = 1> (h, first)\ny = Unsqueeze (p, axes)\nz = Gemm (y, k)\nq = Gemm (h, v)",
                "c-1: b.0 w.1 | v.0", "reads one alone", **LINEAR, first=np.array(0), axes=[1], k="1 2", c=(4, 5))  # fmt: skip
     yield case("GatherND", "e = GatherND (w, x)\nz = MatMul (e, v)", "c: w.1 | v.0", "table", x="ids : 4 1", w="7 c", v="c 2")
-    yield case("ScatterND", "h = MatMul (w, x)\np = ScatterND (h, places, updates)\nz = MatMul (v, p)", "", "first axis", x="3 1", w="c 3",
+    yield case("ScatterND", "h = MatMul (w, x)\np = ScatterND (h, places, updates)\nz = MatMul (v, p)", "c-1: w.0 | v.1", "first axis", x="3 1", w="c 3",
                v="2 c", places=np.array([[1]]), updates="1 1")  # fmt: skip
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from onnx.helper import tensor_dtype_to_np_dtype
 
-from zig.operators.operator import Operator, same, times
+from zig.operators.operator import Operator, same, times, zero_only
 
 if TYPE_CHECKING:
     from zig.units import Call
@@ -22,6 +23,19 @@ def _sigmoid(x: Any) -> Any:
 
 def _gelu(x: Any) -> Any:
     return x * 0.5 * (1 + _erf(x / math.sqrt(2)))
+
+
+def _gelu_of(call: Call, x: Any) -> Any:
+    if call.attribute("approximate", "none") == "none":
+        return _gelu(x)
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def _cast(call: Call, x: Any) -> Any:
+    kind = tensor_dtype_to_np_dtype(call.attribute("to")).kind
+    if kind == "b":
+        return np.where(np.isnan(x), np.nan, x != 0)
+    return np.trunc(x) if kind in "iu" else x
 
 
 def _softplus(x: Any) -> Any:
@@ -57,8 +71,8 @@ def _shrink(call: Call, x: Any) -> Any:
 # The value that a function gives to a constant slice. Functions of the value alone first, then those with attributes.
 _PLAIN: dict[str, Callable[[Any], Any]] = {
     "Abs": np.abs, "Acos": np.arccos, "Acosh": np.arccosh, "Asin": np.arcsin, "Asinh": np.arcsinh, "Atan": np.arctan,
-    "Atanh": np.arctanh, "BitwiseNot": lambda x: x * np.nan, "Cast": lambda x: x, "Ceil": np.ceil, "Cos": np.cos,
-    "Cosh": np.cosh, "Erf": _erf, "Exp": np.exp, "Floor": np.floor, "Gelu": _gelu,
+    "Atanh": np.arctanh, "Ceil": np.ceil, "Cos": np.cos,
+    "Cosh": np.cosh, "Erf": _erf, "Exp": np.exp, "Floor": np.floor,
     "HardSwish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1), "Identity": lambda x: x, "IsInf": lambda x: x * 0,
     "IsNaN": lambda x: x * 0, "Log": np.log, "Mish": lambda x: x * np.tanh(_softplus(x)), "Neg": np.negative,
     "Not": lambda x: np.where(np.isnan(x), np.nan, x == 0), "Reciprocal": np.reciprocal,
@@ -68,8 +82,10 @@ _PLAIN: dict[str, Callable[[Any], Any]] = {
     "com.microsoft.Gelu": _gelu, "com.microsoft.QuickGelu": lambda x: x * _sigmoid(1.702 * x),
 }  # fmt: skip
 _WITH_ATTRIBUTES: dict[str, Callable[..., Any]] = {
+    "Cast": _cast,
     "Celu": _celu,
     "Elu": _elu,
+    "Gelu": _gelu_of,
     "HardSigmoid": _hard_sigmoid,
     "LeakyRelu": lambda call, x: np.where(x >= 0, x, call.attribute("alpha", 0.01) * x),
     "Selu": lambda call, x: _elu(call, x, 1.67326319217681884765625, 1.05070102214813232421875),
@@ -79,8 +95,27 @@ _WITH_ATTRIBUTES: dict[str, Callable[..., Any]] = {
 }
 
 
+def _both(_: Call, a: Any, b: Any) -> Any:
+    return np.where(np.isnan(a) | np.isnan(b), np.where((a == 0) | (b == 0), 0.0, np.nan), times(a, b) != 0)
+
+
+def _either_zero(_: Call, a: Any, b: Any) -> Any:
+    return np.where((np.asarray(a) == 0) | (np.asarray(b) == 0), 0.0, np.nan)
+
+
+def _neither(_: Call, a: Any, b: Any) -> Any:
+    return np.where((np.asarray(a) == 0) & (np.asarray(b) == 0), 0.0, np.nan)
+
+
+def _remainder(call: Call, a: Any, b: Any) -> Any:
+    rest = np.fmod(a, b) if call.attribute("fmod", 0) else np.mod(a, b)
+    return np.where(np.asarray(a) == 0, 0.0, rest)
+
+
 def _quotient(_: Call, a: Any, b: Any) -> Any:
-    return np.where(np.asarray(a) == 0, 0.0, np.divide(a, b))  # a divisor is taken to be finite and not zero
+    """Zero by something unknown is zero (it is taken to be finite and not zero); zero by zero is undefined."""
+    zero, divisor = np.asarray(a) == 0, np.asarray(b)
+    return np.where(zero & (divisor == 0), np.inf, np.where(zero, 0.0, np.divide(a, b)))
 
 
 def _power(_: Call, a: Any, b: Any) -> Any:
@@ -107,16 +142,16 @@ _BINARY: dict[str, tuple[str, Callable[..., Any]]] = {
     "Sub": ("*b, *b -> *b", lambda call, a, b: np.subtract(a, b)),
     "Mul": ("*b, *b -> *b", lambda call, a, b: times(a, b)),
     "Div": ("*b, ~*b -> *b", _quotient),
-    "Mod": ("*b, ~*b -> *b", _quotient),
+    "Mod": ("*b, ~*b -> *b", _remainder),
     "Pow": ("*b, ~*b -> *b", _power),
     "PRelu": ("*b, ~*b -> *b", _parametric_relu),
-    "And": ("*b, *b -> *b", lambda call, a, b: times(a, b) != 0),
-    "Or": ("*b, *b -> *b", lambda call, a, b: np.nan),
-    "Xor": ("*b, *b -> *b", lambda call, a, b: np.nan),
-    "BitShift": ("*b, ~*b -> *b", lambda call, a, b: np.nan),
-    "BitwiseAnd": ("*b, *b -> *b", lambda call, a, b: np.nan),
-    "BitwiseOr": ("*b, *b -> *b", lambda call, a, b: np.nan),
-    "BitwiseXor": ("*b, *b -> *b", lambda call, a, b: np.nan),
+    "And": ("*b, *b -> *b", _both),
+    "Or": ("*b, *b -> *b", _neither),
+    "Xor": ("*b, *b -> *b", _neither),
+    "BitShift": ("*b, ~*b -> *b", zero_only),
+    "BitwiseAnd": ("*b, *b -> *b", _either_zero),
+    "BitwiseOr": ("*b, *b -> *b", _neither),
+    "BitwiseXor": ("*b, *b -> *b", _neither),
     "Equal": ("*b, *b -> *b", _compare(np.equal)),
     "Greater": ("*b, *b -> *b", _compare(np.greater)),
     "GreaterOrEqual": ("*b, *b -> *b", _compare(np.greater_equal)),
@@ -131,17 +166,28 @@ _MANY: dict[str, Callable[..., Any]] = {
 }
 
 
+def _defined(function: Callable[[Any], Any]) -> Callable[..., Any]:
+    """The function as a row's `rest`; where it is undefined (a root of -1) it gives infinity, which nothing absorbs."""
+
+    def rest(_: Call, x: Any) -> Any:
+        value = function(x)
+        return np.where(np.isnan(value) & np.isfinite(x), np.inf, value)
+
+    return rest
+
+
 def _many(call: Call) -> str:
     return f"{', '.join(['*b'] * len(call.node.inputs))} -> *b"
 
 
 OPERATORS: dict[str, Operator] = {
-    **{name: Operator("*b -> *b", rest=lambda call, x, f=f: f(x)) for name, f in _PLAIN.items()},
+    **{name: Operator("*b -> *b", rest=_defined(f)) for name, f in _PLAIN.items()},
     **{name: Operator("*b -> *b", rest=f) for name, f in _WITH_ATTRIBUTES.items()},
     **{name: Operator(rule, rest=f) for name, (rule, f) in _BINARY.items()},
     **{name: Operator(_many, rest=f) for name, f in _MANY.items()},
+    "BitwiseNot": Operator("*b -> *b"),
     "Clip": Operator("*b -> *b", rest=_clip, data=1),
     "Dropout": Operator("*b -> *b", rest=same, data=1),
-    "CastLike": Operator("*b -> *b", rest=same, data=1),
+    "CastLike": Operator("*b -> *b", rest=zero_only, data=1),
     "Where": Operator("*b, *b, *b -> *b", rest=_choice),
 }

@@ -58,7 +58,13 @@ def _unpadded(call: Call) -> bool:
 
 
 def _weight_is_stored(call: Call) -> bool:
-    return call.node.inputs[1] in call.flow.graph.initializers and len(call.tensor(0).axes) > 1
+    """Whether weight and bias are there to be computed with: a matrix or a window, and one number for each output."""
+    stored = call.flow.graph.initializers
+    if call.node.inputs[1] not in stored or len(call.tensor(0).axes) < 2:
+        return False
+    if call.node.op != "Conv" and len(call.tensor(1).axes) != 2:
+        return False
+    return not call.has(2) or (call.node.inputs[2] in stored and all(n == 1 for n in call.tensor(2).sizes[:-1]))
 
 
 _WINDOW = "convolves over this axis"

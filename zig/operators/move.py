@@ -431,24 +431,33 @@ def _depth_to_space(call: Call) -> str:
 _BLOCK = "spreads channels over space along this axis"
 OPERATORS: dict[str, Operator] = {
     "Transpose": Operator(move=_transpose),
-    "Reshape": Operator(move=_reshape, data=1, repair=_repair_reshape),
+    "Reshape": Operator(move=_reshape, data=1, repair=_repair_reshape, repairs=(1,)),
     **{name: Operator(move=_reshape, data=1) for name in ("Flatten", "Squeeze", "Unsqueeze")},
-    "Expand": Operator(move=_expand, data=1, repair=_repair_sizes(1)),
-    "ConstantOfShape": Operator(move=_fill, repair=_repair_sizes(0)),
+    "Expand": Operator(move=_expand, data=1, repair=_repair_sizes(1), repairs=(1,)),
+    "ConstantOfShape": Operator(move=_fill, repair=_repair_sizes(0), repairs=(0,)),
     "Tile": Operator(move=_tile, data=1),
-    "Slice": Operator(move=_slice, data=1, repair=_repair_slice),
-    "Split": Operator(move=_split, data=1, repair=_repair_split),
+    "Slice": Operator(move=_slice, data=1, repair=_repair_slice, repairs=(1, 2, 3, 4)),
+    "Split": Operator(move=_split, data=1, repair=_repair_split, repairs=(1,)),
     "Concat": Operator(move=_concat),
-    "Gather": Operator(move=_gather, data=2, repair=_repair_gather),
+    "Gather": Operator(move=_gather, data=2, repair=_repair_gather, repairs=(1,)),
     "GatherND": Operator(_gather_nd, rest=zero_only, why="looks entries up along this axis"),
-    "ScatterND": Operator(move=_scatter, data=1, repair=_repair_scatter),
+    "ScatterND": Operator(move=_scatter, data=1, repair=_repair_scatter, repairs=(1, 2)),
     "Pad": Operator(move=_pad, data=1),
     "DepthToSpace": Operator(_depth_to_space, rest=same, letters=_blocks, why=_BLOCK),
     "SpaceToDepth": Operator("n c (h a!) (w b!) -> n (a b c) h w", rest=same, letters=_blocks, why=_BLOCK),
-    "Resize": Operator(resize, rest=same, why="resizes this axis", data=1, repair=_repair_sizes(3)),
+    "Resize": Operator(resize, rest=same, why="resizes this axis", data=1, repair=_repair_sizes(3), repairs=(3,)),
     "Upsample": Operator(resize, rest=same, why="resizes this axis", data=1),
     **{
         name: Operator(move=_dead)
-        for name in ("Shape", "Size", "Range", "EyeLike", "RandomNormal", "RandomUniform", "Constant", "NonZero")
+        for name in ("Shape", "Size", "Range", "EyeLike", "RandomNormal", "RandomUniform", "Constant")
     },
-}
+    **{
+        name: Operator(wall=f"{does}, so all that reaches it must stay")
+        for name, does in (
+            ("NonZero", "looks at values"), ("TopK", "sorts values"), ("Unique", "sorts values"),
+            ("Compress", "selects by values"), ("NonMaxSuppression", "selects by values"),
+            ("GatherElements", "looks values up by index"), ("ScatterElements", "writes by index"),
+            ("OneHot", "counts by value"), ("If", "chooses at run time"), ("Loop", "repeats"), ("Scan", "repeats"),
+        )
+    },
+}  # fmt: skip

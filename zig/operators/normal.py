@@ -67,7 +67,7 @@ OPERATORS: dict[str, Operator] = {
     "LayerNormalization": Operator(_layer, rest=_centred_rest, why=_WHY),
     "RMSNormalization": Operator(_layer, rest=zero_only, why=_WHY),
     "LpNormalization": Operator(_over(-1), rest=zero_only, why=_WHY),
-    "MeanVarianceNormalization": Operator(_mean_variance, rest=_centred_rest, why=_WHY),
+    "MeanVarianceNormalization": Operator(_mean_variance, why=_WHY),  # 0/0 where a slice is constant
     "LRN": Operator("n c! *s -> n c *s", rest=zero_only, why="normalises over neighbouring channels"),
     **{
         name: Operator(_over(1, -1, since13=True), why=_WHY) for name in ("Softmax", "LogSoftmax", "Hardmax")

@@ -29,6 +29,7 @@ class Operator:
     feedback: str = ""  # letter of a recurrent state, summed over inside
     data: int = 0  # how many operands are data; the rest set parameters (0: all are data)
     repair: Callable[[Cut], None] | None = None  # what surgery adjusts besides cutting axes
+    repairs: tuple[int, ...] = ()  # the operands that `repair` looks after
     wall: str = ""  # why nothing passes
 
 

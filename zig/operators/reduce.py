@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from zig.errors import RuleError
 from zig.operators.operator import Operator, letters, same, zero_only
 
@@ -30,6 +32,11 @@ def _axes(call: Call, rank: int) -> set[int]:
     if given is None or not len(given):
         return set() if call.attribute("noop_with_empty_axes", 0) else set(range(rank))
     return {int(a) % rank for a in given}
+
+
+def _log_of_sum(_: Call, x: Any) -> Any:
+    """The logarithm of zero is no number that anything later could make up for."""
+    return np.where(np.asarray(x) == 0, np.inf, np.nan)
 
 
 def _arg(call: Call) -> str:
@@ -80,7 +87,9 @@ OPERATORS: dict[str, Operator] = {
     **{  # these give a constant back as it is
         f"Reduce{name}": Operator(_reduce(bound=True), rest=same, why=_WHY, data=1) for name in ("Mean", "Max", "Min")
     },
-    **{f"Reduce{name}": Operator(_reduce(bound=True), why=_WHY, data=1) for name in ("Prod", "LogSum", "LogSumExp")},
+    "ReduceLogSumExp": Operator(_reduce(bound=True), why=_WHY, data=1),
+    "ReduceLogSum": Operator(_reduce(bound=False), rest=_log_of_sum, data=1),
+    "ReduceProd": Operator(_reduce(bound=True), rest=zero_only, why=_WHY, data=1),
     "ArgMax": Operator(_arg, why="picks an index along this axis"),
     "ArgMin": Operator(_arg, why="picks an index along this axis"),
     "CumSum": Operator(_running, rest=zero_only, why="accumulates along this axis", data=1),
@@ -90,5 +99,5 @@ OPERATORS: dict[str, Operator] = {
     "LpPool": Operator("n c *s! -> n c *t", rest=zero_only, why=_WINDOW),
     "GlobalAveragePool": Operator("n c *s! -> n c *t", rest=same, why=_WINDOW),
     "GlobalMaxPool": Operator("n c *s! -> n c *t", rest=same, why=_WINDOW),
-    "GlobalLpPool": Operator("n c *s! -> n c *t", rest=zero_only, why=_WINDOW),
+    "GlobalLpPool": Operator("n c *s -> n c *t", rest=zero_only),
 }

@@ -122,7 +122,6 @@ class RowVector:
             self.exact = torch.promote_types(self.exact, row.parameter.dtype)
         self._uniform = all(p.dtype == self.exact and p.device == device for p, _, _ in self.entries)
         self._shapes = [[1] * axis + [-1] + [1] * (p.ndim - axis - 1) for p, axis, _ in self.entries[self.vectors :]]
-        self._scratch = torch.empty(0, dtype=self.exact)
         each = torch.tensor([p.numel() // len(groups) for p, _, groups in self.entries], dtype=self.exact)
         self.sizes = total(each.to(device)[self.entry], self.group, self.count + 1)  # elements in each group
 
@@ -133,7 +132,9 @@ class RowVector:
         if direction is None:
             norm = torch.linalg.vector_norm(x, dim=1, dtype=self.exact)
             return Sums(norm, torch.zeros_like(norm), torch.zeros_like(norm))
-        return self._sums(x, lines(direction, axis))
+        d = lines(direction, axis)
+        norms = [torch.linalg.vector_norm(each, dim=1, dtype=self.exact) for each in (x, d)]
+        return Sums(norms[0], torch.linalg.vecdot(x.to(self.exact), d.to(self.exact)), norms[1])
 
     def join(self, reduced: Sequence[Sums], directions: Sequence[Tensor | None]) -> Sums:
         """The sums of all rows, from what was reduced and from the directions of the vectors."""
@@ -152,17 +153,6 @@ class RowVector:
         if self._uniform:
             return parts
         return [part.to(p.device, p.dtype) for part, (p, _, _) in zip(parts, self.entries, strict=True)]
-
-    def _sums(self, x: Tensor, d: Tensor) -> Sums:
-        """Norm, product and norm of each row of two matrices."""
-        norms = [torch.linalg.vector_norm(each, dim=1, dtype=self.exact) for each in (x, d)]
-        if not self._uniform:
-            x, d = x.to(self.exact), d.to(self.exact)
-        if not x.is_cpu:
-            return Sums(norms[0], (x * d).sum(1), norms[1])
-        if self._scratch.numel() < x.numel():  # fresh memory for the product would cost more than the product
-            self._scratch = torch.empty(x.numel(), dtype=self.exact)
-        return Sums(norms[0], torch.mul(x, d, out=self._scratch[: x.numel()].view(x.shape)).sum(1), norms[1])
 
     def _joined(self, parts: Sequence[Tensor]) -> Tensor:
         if not self._uniform:
