@@ -24,7 +24,7 @@ def at(size: Any, **symbols: int) -> int:
     """A size as a number, once its symbols have values."""
     if not isinstance(size, Dim):
         return int(size)
-    return sum(k * int(product(eval(name, dict(symbols)) for name in names)) for names, k in size.terms)  # noqa: S307
+    return sum(k * int(product(eval(name, dict(symbols)) for name in names)) for names, k in size.terms)
 
 
 CHAINS = {

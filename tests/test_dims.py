@@ -57,7 +57,9 @@ def computed(draw: st.DrawFn, operations: tuple[Callable[[Size, Size], Size], ..
         function = draw(st.sampled_from(operations))
         if function in (operator.floordiv, operator.mod) and (other.value == 0 or isinstance(result.size, int)):
             continue
-        left, right = (result, other) if draw(st.booleans()) or function in (operator.floordiv, operator.mod) else (other, result)
+        left, right = (
+            (result, other) if draw(st.booleans()) or function in (operator.floordiv, operator.mod) else (other, result)
+        )
         result = left.apply(function, right)
     return result
 

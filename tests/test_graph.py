@@ -131,7 +131,9 @@ def test_external_data_outside_its_folder(location: str, external: Path) -> None
         load(external)
 
 
-def test_external_data_behind_a_link_that_leads_outside(external: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_external_data_behind_a_link_that_leads_outside(
+    external: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     data, elsewhere = external.with_name("model.data"), tmp_path_factory.mktemp("elsewhere") / "data"
     data.rename(elsewhere)
     data.symlink_to(elsewhere)

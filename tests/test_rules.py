@@ -23,7 +23,13 @@ def test_a_rule_has_operands_results_and_bound_letters() -> None:
 
 @pytest.mark.parametrize(
     ("text", "bound"),
-    [("a b! -> a b", {"b"}), ("(a! b) c! -> c", {"a", "c"}), ("*s! -> *s", {"s"}), ("a -> a!", {"a"}), ("a -> a", set())],
+    [
+        ("a b! -> a b", {"b"}),
+        ("(a! b) c! -> c", {"a", "c"}),
+        ("*s! -> *s", {"s"}),
+        ("a -> a!", {"a"}),
+        ("a -> a", set()),
+    ],
 )
 def test_bound_letters(text: str, bound: set[str]) -> None:
     assert parse(text).bound == bound
@@ -91,7 +97,9 @@ def test_errors_name_the_rule(text: str, message: str) -> None:
 
 NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,2}", fullmatch=True)
 PLAIN = st.one_of(
-    st.just(Term(())), NAMES.map(lambda x: Term((x,))), st.lists(NAMES, min_size=2, max_size=3).map(lambda x: Term(tuple(x)))
+    st.just(Term(())),
+    NAMES.map(lambda x: Term((x,))),
+    st.lists(NAMES, min_size=2, max_size=3).map(lambda x: Term(tuple(x))),
 )
 STARS = NAMES.map(lambda x: Term((x,), star=True))
 

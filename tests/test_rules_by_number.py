@@ -58,6 +58,7 @@ LISTS = ("ties", "forks", "fixes", "leaks")
 
 # -- right ------------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("case", marked("wrong"))
 def test_what_is_zeroed_can_be_cut(case: Case, tmp_path: Path) -> None:
     moved = [zeroed_and_cut(case, seed, tmp_path) for seed in range(4)]
@@ -162,7 +163,9 @@ class Trial:
         pieces = [units[component == c] for c in np.unique(component)]
         heavy = [piece for piece in pieces if self.weighted[piece].any()]
         light = np.concatenate([np.empty(0, np.int64), *(p for p in pieces if not self.weighted[p].any())])
-        masks = [m for m in itertools.islice(itertools.product((0, 1), repeat=len(heavy)), 4096) if 0 < sum(m) < len(heavy)]
+        masks = [
+            m for m in itertools.islice(itertools.product((0, 1), repeat=len(heavy)), 4096) if 0 < sum(m) < len(heavy)
+        ]
         for mask in self.random.permutation(masks)[:SUBSETS] if masks else ():
             chosen = np.concatenate([piece for piece, is_in in zip(heavy, mask, strict=True) if is_in])
             yield chosen

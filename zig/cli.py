@@ -211,7 +211,7 @@ def prune(
     with _writing(output):
         zig.zero(plan, output)
     reached = plan.reached[of.value]
-    if reached < ratio - 0.02:
+    if reached < ratio and plan.remove.sum() == len(partition) - len(partition.node_groups):
         _warn([f"only {reached:.1%} of {of.value} can go, not {ratio:.1%}: the rest is fixed, `zig analyze` says why"])
     before, after = zig.cost(partition), zig.cost(partition, plan.remove)
     removed, groups = int(plan.remove.sum()), len(partition)

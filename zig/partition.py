@@ -202,9 +202,9 @@ class Partition:
 
     def _families(self, count: int) -> Units:
         """ZIGs with the same set of axes get the same family: each axis adds a random number to its ZIGs."""
-        marks = np.random.default_rng(0).integers(1, 2**62, size=len(self.flow.parts) + 1)
-        signature = np.zeros(count + 1, np.int64)
-        for mark, part in zip(marks, self.flow.parts.values(), strict=False):
+        marks = _random_marks(len(self.flow.parts))
+        signature = np.zeros(count + 1, np.uint64)
+        for mark, part in zip(marks, self.flow.parts.values(), strict=True):
             signature[self._zig_of_unit[part.units]] += mark  # once for each ZIG; the last entry is for what is fixed
         _, first, family = np.unique(signature[:-1], return_index=True, return_inverse=True)
         rank = np.empty(len(first), np.int64)
@@ -384,6 +384,14 @@ def members(flow: Flow, labels: Labels) -> Mask:
             by_rows = (labels.component[fork.flat] == labels.component[fork.rows][:, None]).all()
             member[fork.flat] |= member[fork.rows][:, None] if by_rows else member[fork.columns][None, :]
     return member
+
+
+def _random_marks(count: int) -> Any:
+    """Numbers that look random (splitmix64), without the import of numpy's generators."""
+    x = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
 def _title(members: list[tuple[str, int]]) -> str:

@@ -71,7 +71,7 @@ def removable(partition: Partition, weights: Weights) -> tuple[Partition, Mask, 
 def choices(partition: Partition) -> Iterator[Partition]:
     """The partition under every choice at its forks that differs: a file does not say by which one it was pruned."""
     seen: list[Partition] = []
-    for forks in FORKS:
+    for forks in FORKS if partition.flow.forks else FORKS[:1]:
         labels = settle(partition.flow, forks)
         if not any(np.array_equal(labels.bare > 0, other.labels.bare > 0) for other in seen):
             seen.append(Partition(partition.graph, partition.flow, labels, members(partition.flow, labels)))
@@ -107,7 +107,7 @@ class ActualRest:
         if product(pattern.shape[i] for i in others) == 1 and pattern.dtype != bool:
             return pattern.reshape(-1)
         for i in others:
-            pattern = np.compress(self._kept(name, i, pattern.shape[i]), pattern, axis=i)
+            pattern = pattern & self._kept(name, i, pattern.shape[i]).reshape([-1] + [1] * (pattern.ndim - i - 1))
         return np.where(pattern.any(axis=others), np.nan, 0.0)
 
     def is_frozen(self, units: Units) -> bool:

@@ -80,7 +80,7 @@ def compress(
     )
     if strict and not remove.any():
         raise UnchangedError(
-            f"{graph.name}: no group is zero, so nothing can be removed; zero some with `zig prune` first"
+            f"{graph.name}: no group is zero, so nothing was removed; zero some with `zig prune` first"
         )
     cut = Surgeon(loose, remove, flow, weights).operate()
     with workspace(target) as folder:

@@ -80,11 +80,40 @@ def sequence(operator: str, body: str, groups: str = FREE_CHANNELS, label: str =
 
 # -- elementwise ------------------------------------------------------------------------------------------------------
 
-_PLAIN = """
-    Abs Asinh Atan Ceil Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity LeakyRelu Mish Neg Relu Round
-    Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Tanh ThresholdedRelu Celu com.microsoft.Gelu
-    com.microsoft.QuickGelu
-""".split()
+_PLAIN = [
+    "Abs",
+    "Asinh",
+    "Atan",
+    "Ceil",
+    "Cos",
+    "Cosh",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Floor",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "LeakyRelu",
+    "Mish",
+    "Neg",
+    "Relu",
+    "Round",
+    "Selu",
+    "Shrink",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Sinh",
+    "Softplus",
+    "Softsign",
+    "Tanh",
+    "ThresholdedRelu",
+    "Celu",
+    "com.microsoft.Gelu",
+    "com.microsoft.QuickGelu",
+]
 _PREPARED = {  # operators that are not defined everywhere: what makes their input
     "Acos": "Tanh (h)", "Asin": "Tanh (h)", "Atanh": "Tanh (h)", "Tan": "Tanh (h)", "Sqrt": "Abs (h)",
     "Acosh": "Cosh (h)", "Log": "Cosh (h)", "Reciprocal": "Cosh (h)",
@@ -128,7 +157,9 @@ def _elementwise() -> Iterator[Case]:
     yield linear("Clip", "y = Clip <min = 0.2, max = 1.0> (h)", label="attributes", opset=9)
     yield linear("Clip", "y = Clip (h, low)", "", label="computed limit", x_low="")
     yield linear("Dropout", "y = Dropout (h)")
-    yield linear("Dropout", "d, mask = Dropout (h, ratio)\nk = Cast <to = 1> (mask)\ny = Mul (d, k)", label="mask", ratio=0.5)
+    yield linear(
+        "Dropout", "d, mask = Dropout (h, ratio)\nk = Cast <to = 1> (mask)\ny = Mul (d, k)", label="mask", ratio=0.5
+    )
     yield linear("PRelu", "y = PRelu (h, slope)", "c: b.0 w.1 | slope.0 v.0", slope="c")
     yield linear("PRelu", "p = Add (h, k)\ny = PRelu (p, slope)", "", "below", slope="c", k=-0.5)
     yield linear("PRelu", "y = PRelu (h, slope)", label="one slope", slope="1")
@@ -175,7 +206,13 @@ def _binary() -> Iterator[Case]:
     for name in ("Div", "Pow", "Mod"):
         fmod = " <fmod = 1>" if name == "Mod" else ""
         yield _pair(name, f"p = Abs (h)\nq = Cosh (k)\ny = {name}{fmod} (p, q)", label="two layers")
-        yield linear(name, f"p = Abs (h)\ny = {name}{fmod} (p, q)", "c: b.0 w.1 | q.0 v.0" if name != "Pow" else "", "weight", q="c" if name == "Pow" else "positive: c")
+        yield linear(
+            name,
+            f"p = Abs (h)\ny = {name}{fmod} (p, q)",
+            "c: b.0 w.1 | q.0 v.0" if name != "Pow" else "",
+            "weight",
+            q="c" if name == "Pow" else "positive: c",
+        )
         yield linear(name, f"p = Abs (h)\ny = {name}{fmod} (p, q)", label="scalar", q=2.0)
         yield linear(name, f"p = Cosh (h)\ny = {name}{fmod} (p, q)", label="at 1, scalar", q=0.7)
         yield linear(name, f"p = Cosh (h)\ny = {name}{fmod} (q, p)", label="below", q=0.7)
@@ -211,7 +248,9 @@ def _binary() -> Iterator[Case]:
         body = f"{cast('h')}\n{cast('k')}\nm = {name}{kind} (hi, ki)\ny = Cast <to = 1> (m)"
         yield _pair(name, body, three=3.0)
     yield _pair("Where", "m = Greater (h, zero)\ny = Where (m, h, k)", label="two layers", zero=0.0)
-    yield _pair("Where", "m = Greater (x_other, zero)\ny = Where (m, h, k)", label="input chooses", zero=0.0, x_other="N 1")
+    yield _pair(
+        "Where", "m = Greater (x_other, zero)\ny = Where (m, h, k)", label="input chooses", zero=0.0, x_other="N 1"
+    )
     yield linear("Where", "m = Greater (x_other, q)\ny = Where (m, h, q)", "", "other value", q=0.5, x_other="N 1")
     yield linear("Where", "m = Greater (h, q)\ny = Where (m, q, h)", label="constant choice", q=0.5)
 
@@ -227,14 +266,33 @@ def _linear() -> Iterator[Case]:
                **{**LINEAR, "w": "c 3", "b": "c 1"})  # fmt: skip
     yield case("Gemm", "h = Gemm <alpha = 0.5, beta = 0.25> (x, w, b)\np = Cosh (h)\nz = Gemm <alpha = 3.0, beta = 0.5> (p, v, k)",
                FREE, "scaled, folds", **LINEAR, k="2")  # fmt: skip
-    yield case("Gemm", "h = Gemm (x, w, b)\np = Cosh (h)\nz = Gemm (p, v, k)", FREE, "folds into one number", **LINEAR, k="1")
-    yield case("Gemm", "h = Gemm (x, w, b)\np = Cosh (h)\nz = Gemm (p, v, k)", FREE, "folds into a column", **{**LINEAR, "x": "4 3"}, k="4 1")
+    yield case(
+        "Gemm", "h = Gemm (x, w, b)\np = Cosh (h)\nz = Gemm (p, v, k)", FREE, "folds into one number", **LINEAR, k="1"
+    )
+    yield case(
+        "Gemm",
+        "h = Gemm (x, w, b)\np = Cosh (h)\nz = Gemm (p, v, k)",
+        FREE,
+        "folds into a column",
+        **{**LINEAR, "x": "4 3"},
+        k="4 1",
+    )
     yield case("Gemm", "h = Gemm (x, w, b)\nk = Gemm (x, u)\nz = Gemm <transB = 1> (h, k)", "c: b.0 u.1 w.1",
                "two layers", **LINEAR, u="3 c")  # fmt: skip
     yield case("MatMul", "h = MatMul (x, w)\nz = MatMul (h, v)", "c: w.1 | v.0", x="N s 3", w="3 c", v="c 2")
-    yield case("MatMul", "h = MatMul (x, w)\np = Cosh (h)\nz = MatMul (p, v)", "c: w.1 | v.0", "folds", x="N s 3", w="3 c", v="c 2")
+    yield case(
+        "MatMul",
+        "h = MatMul (x, w)\np = Cosh (h)\nz = MatMul (p, v)",
+        "c: w.1 | v.0",
+        "folds",
+        x="N s 3",
+        w="3 c",
+        v="c 2",
+    )
     yield case("MatMul", "h = MatMul (x, w)\nz = MatMul (h, v)", "c: w.1 | v.0", "vector", x="N 3", w="3 c", v="c")
-    yield case("MatMul", "h = MatMul (w, x)\nz = MatMul (v, h)", "c: w.0 | v.1", "weight first", x="3 s", w="c 3", v="2 c")
+    yield case(
+        "MatMul", "h = MatMul (w, x)\nz = MatMul (v, h)", "c: w.0 | v.1", "weight first", x="3 s", w="c 3", v="2 c"
+    )
     yield case("MatMul", "h = MatMul (x, w)\np = Cosh (h)\nz = MatMul (p, v)", "c: w.2 | v.1", "batches of weights",
                x="N e s 3", w="e 3 c", v="e c 2")  # fmt: skip
     yield case("MatMul", "h = MatMul (x, w)\nk = MatMul (x, u)\nt = Transpose <perm = [0, 2, 1]> (k)\nz = MatMul (h, t)",
@@ -293,10 +351,32 @@ def _convolutions() -> Iterator[Case]:
     yield image("Conv", "y = Conv <group = {c}> (h, u)", "c: b.0 u.0 w.0 | v.1", "depthwise, two for each channel",
                 u="c*2 1 3 3", v="2 c*2 1 1")  # fmt: skip
     grouped = {"w": "g*d 3 1 1", "b": "g*d", "u": "g*e d 3 3", "v": "2 g*e 1 1"}
-    yield image("Conv", "y = Conv <group = {g}> (h, u)", "g: b.0 u.0 w.0 | v.1", "grouped, by group", **grouped, g=(4, 3), d=(2,), e=(3, 2))
-    yield image("Conv", "y = Conv <group = {g}> (h, u)", "d: b.0 w.0 | u.1; e: u.0 | v.1", "grouped, by channel", **grouped, g=(2,), d=(4, 3), e=(3, 5))
-    yield sequence("Conv", "y = Conv (h, u, k)", "c: b.0 w.0 | u.1; o: k.0 u.0 | v.1", "1d", u="o c 3", k="o", v="2 o 1")
-    yield case("Conv", "h = Conv (x, w)\nz = Conv (h, v)", "c: w.0 | v.1", "3d", x="N 2 3 3 3", w="c 2 1 2 1", v="2 c 2 1 2")
+    yield image(
+        "Conv",
+        "y = Conv <group = {g}> (h, u)",
+        "g: b.0 u.0 w.0 | v.1",
+        "grouped, by group",
+        **grouped,
+        g=(4, 3),
+        d=(2,),
+        e=(3, 2),
+    )
+    yield image(
+        "Conv",
+        "y = Conv <group = {g}> (h, u)",
+        "d: b.0 w.0 | u.1; e: u.0 | v.1",
+        "grouped, by channel",
+        **grouped,
+        g=(2,),
+        d=(4, 3),
+        e=(3, 5),
+    )
+    yield sequence(
+        "Conv", "y = Conv (h, u, k)", "c: b.0 w.0 | u.1; o: k.0 u.0 | v.1", "1d", u="o c 3", k="o", v="2 o 1"
+    )
+    yield case(
+        "Conv", "h = Conv (x, w)\nz = Conv (h, v)", "c: w.0 | v.1", "3d", x="N 2 3 3 3", w="c 2 1 2 1", v="2 c 2 1 2"
+    )
     yield image("Conv", "y = Sigmoid (h)", FREE_CHANNELS, "folds")
     yield case("Conv", "h = Conv (x, w, b)\np = Cosh (h)\nq = Conv <group = {g}> (p, u, k)\nz = Conv (q, v)",
                "g: b.0 k.0 u.0 w.0 | v.1", "folds, grouped", **{**IMAGE, **grouped, "k": "g*e"}, g=(4, 3), d=(2,), e=(2,))  # fmt: skip
@@ -306,7 +386,9 @@ def _convolutions() -> Iterator[Case]:
                **{**IMAGE, "v": "2 c 3 3"})  # fmt: skip
     yield case("ConvTranspose", "h = ConvTranspose (x, w, b)\nz = ConvTranspose <strides = [2, 2]> (h, v, k)", "c: b.0 w.1 | v.0",
                x="N 3 s s", w="3 c 2 2", b="c", v="c 2 2 2", k="2")  # fmt: skip
-    yield image("ConvTranspose", "y = ConvTranspose <group = {c}> (h, u)", "c: b.0 u.0 w.0 | v.1", "depthwise", u="c 1 2 2")
+    yield image(
+        "ConvTranspose", "y = ConvTranspose <group = {c}> (h, u)", "c: b.0 u.0 w.0 | v.1", "depthwise", u="c 1 2 2"
+    )
     yield image("ConvTranspose", "y = ConvTranspose <group = {g}> (h, u)", "g: b.0 u.0 w.0 | v.1", "grouped, by group",
                 w="g*d 3 1 1", b="g*d", u="g*d e 2 2", v="2 g*e 1 1", g=(4, 3), d=(2,), e=(3, 2))  # fmt: skip
     yield image("ConvTranspose", "y = ConvTranspose <group = {g}> (h, u)", "d: b.0 w.0 | u.0; e: u.1 | v.1", "grouped, by channel",
@@ -322,7 +404,9 @@ def _normal() -> Iterator[Case]:
     groups = "c: b.0 beta.0 gamma.0 w.0 | mean.0 v.1 var.0"
     yield image("BatchNormalization", f"y = {bn}", groups, **statistics)
     yield image("BatchNormalization", f"n = {bn}\ny = Sigmoid (n)", groups, "folds", **statistics)
-    yield linear("BatchNormalization", f"y = {bn}", "c: b.0 beta.0 gamma.0 w.1 | mean.0 v.0 var.0", "rank 2", **statistics)
+    yield linear(
+        "BatchNormalization", f"y = {bn}", "c: b.0 beta.0 gamma.0 w.1 | mean.0 v.0 var.0", "rank 2", **statistics
+    )
     yield image("InstanceNormalization", "y = InstanceNormalization (h, gamma, beta)", "c: b.0 beta.0 gamma.0 w.0 | v.1",
                 gamma="c", beta="c")  # fmt: skip
     normed = {"w": "g*d 3 1 1", "b": "g*d", "v": "2 g*d 1 1"}
@@ -330,21 +414,33 @@ def _normal() -> Iterator[Case]:
                 "g: b.0 beta.0 gamma.0 w.0 | v.1", **normed, gamma="g*d", beta="g*d", opset=21, g=(3, 2, 4))  # fmt: skip
     yield image("GroupNormalization", "y = GroupNormalization <num_groups = {g}> (h, gamma, beta)",
                 "g: b.0 beta.0 gamma.0 w.0 | v.1", "one scale for each group", **normed, gamma="g", beta="g", opset=18, g=(3, 2, 4))  # fmt: skip
-    yield sequence("LayerNormalization", "y = LayerNormalization (h, gamma, beta)", "", "over space", gamma="s", beta="s")
+    yield sequence(
+        "LayerNormalization", "y = LayerNormalization (h, gamma, beta)", "", "over space", gamma="s", beta="s"
+    )
     yield sequence("LayerNormalization", "y = LayerNormalization (h, gamma)", label="over space, no bias", gamma="s")
-    yield linear("LayerNormalization", "y = LayerNormalization (h, gamma, beta)", "", "over channels", gamma="c", beta="c")
+    yield linear(
+        "LayerNormalization", "y = LayerNormalization (h, gamma, beta)", "", "over channels", gamma="c", beta="c"
+    )
     yield sequence("LayerNormalization", "y = LayerNormalization <axis = 1> (h, gamma)", "", "over both", gamma="c s")
     yield sequence("RMSNormalization", "y = RMSNormalization (h, gamma)", label="over space", gamma="s", opset=23)
     yield linear("RMSNormalization", "y = RMSNormalization (h, gamma)", "", "over channels", gamma="c", opset=23)
     yield image("MeanVarianceNormalization", "y = MeanVarianceNormalization (h)", "")  # 0/0 where a slice is constant
-    yield image("MeanVarianceNormalization", "p = Add (h, x_noise)\nn = MeanVarianceNormalization (p)\ny = Mul (n, m)",
-                "c: b.0 m.0 w.0 | v.1", "of noise", x_noise="N 1 s s", m="c 1 1")
+    yield image(
+        "MeanVarianceNormalization",
+        "p = Add (h, x_noise)\nn = MeanVarianceNormalization (p)\ny = Mul (n, m)",
+        "c: b.0 m.0 w.0 | v.1",
+        "of noise",
+        x_noise="N 1 s s",
+        m="c 1 1",
+    )
     yield image("MeanVarianceNormalization", "y = MeanVarianceNormalization <axes = [1, 2]> (h)", "", "over channels")
     yield image("LRN", "y = LRN <size = 3, alpha = 0.9> (h)", "")
     for name in ("Softmax", "LogSoftmax", "Hardmax", "LpNormalization"):
         yield linear(name, f"y = {name} <axis = 1> (h)", FREE if name == "LpNormalization" else "", "over channels")
     yield sequence("LpNormalization", "y = LpNormalization <axis = 2, p = 1> (h)", label="over space, of zeros")
-    yield sequence("LpNormalization", "p = Abs (h)\nq = Add (p, k)\ny = LpNormalization <axis = -1> (q)", "", "over space", k=0.5)
+    yield sequence(
+        "LpNormalization", "p = Abs (h)\nq = Add (p, k)\ny = LpNormalization <axis = -1> (q)", "", "over space", k=0.5
+    )
     for name in ("Softmax", "LogSoftmax", "Hardmax"):
         yield sequence(name, f"m = {name} <axis = -1> (h)\ny = Mul (m, h)", label="over space")
         yield sequence(name, f"y = {name} <axis = 2> (h)", "", label="over space, alone")
@@ -359,9 +455,22 @@ def _reductions() -> Iterator[Case]:
         by_axes = {"axes": [1], "opset": 18}
         before = "Abs" if name == "LogSum" else "Neg"
         text = f"h = Conv (x, w, b)\np = {before} (h)\nz = {op} (p, axes)"
-        yield case(op, text, "c: b.0 w.0" if exact or name == "LogSum" else "", "over channels", **{**SEQUENCE, **by_axes} | {"v": "1"})
+        yield case(
+            op,
+            text,
+            "c: b.0 w.0" if exact or name == "LogSum" else "",
+            "over channels",
+            **{**SEQUENCE, **by_axes} | {"v": "1"},
+        )
         gone = name in ("LogSum", "LogSumExp")
-        yield sequence(op, f"p = {before} (h)\ny = {op} (p, axes)", "" if gone else FREE_CHANNELS, "over space", axes=[-1], opset=18)
+        yield sequence(
+            op,
+            f"p = {before} (h)\ny = {op} (p, axes)",
+            "" if gone else FREE_CHANNELS,
+            "over space",
+            axes=[-1],
+            opset=18,
+        )
         yield sequence(op, f"{positive}\ny = {op} (q, axes)", FREE_CHANNELS if name in ("Mean", "Max", "Min") else "", "over space, at 1",
                        axes=[2], opset=18, one=1.0)  # fmt: skip
         shape = {**LINEAR, "x": "N s 3"}
@@ -371,32 +480,74 @@ def _reductions() -> Iterator[Case]:
     yield sequence("ReduceSum", "y = ReduceSum <noop_with_empty_axes = 1> (h)", label="no axes")
     for name in ("ArgMax", "ArgMin"):
         yield sequence(name, f"a = {name} <axis = 2> (h)\nf = Cast <to = 1> (a)\ny = Mul (f, h)", label="over space")
-        yield case(name, f"h = Conv (x, w, b)\nz = {name} <axis = 1, keepdims = 0> (h)", "", "over channels", returns="int64", **SEQUENCE | {"v": "1"})
+        yield case(
+            name,
+            f"h = Conv (x, w, b)\nz = {name} <axis = 1, keepdims = 0> (h)",
+            "",
+            "over channels",
+            returns="int64",
+            **SEQUENCE | {"v": "1"},
+        )
     yield sequence("CumSum", "y = CumSum (h, axis)", label="over space", axis=np.array(2))
     yield linear("CumSum", "y = CumSum (h, axis)", "", "over channels", axis=np.array(1))
     yield image("Trilu", "y = Trilu (h)")
     yield image("Trilu", "y = Trilu <upper = 0> (h, k)", label="lower", k=np.array(-1))
-    yield case("Trilu", "h = MatMul (x, w)\ny = Trilu (h)\nz = MatMul (y, v)", "", "over channels", x="N s 3", w="3 c", v="c 2")
+    yield case(
+        "Trilu", "h = MatMul (x, w)\ny = Trilu (h)\nz = MatMul (y, v)", "", "over channels", x="N s 3", w="3 c", v="c 2"
+    )
     for name in ("AveragePool", "MaxPool", "LpPool"):
         yield image(name, f"y = {name} <kernel_shape = [2, 2], pads = [1, 1, 1, 1]> (h)")
-        yield image(name, f"p = Sigmoid (h)\ny = {name} <kernel_shape = [2, 2]> (p)", "" if name == "LpPool" else FREE_CHANNELS, "at 0.5")
+        yield image(
+            name,
+            f"p = Sigmoid (h)\ny = {name} <kernel_shape = [2, 2]> (p)",
+            "" if name == "LpPool" else FREE_CHANNELS,
+            "at 0.5",
+        )
         along = f"y = {name} <kernel_shape = [2], strides = [1], pads = [1, 0]> (h)"
-        yield case(name, f"h = MatMul (x, w)\n{along}\nz = MatMul (y, v)", "", "over channels", x="N 3 s", w="s c", v="c 2")
+        yield case(
+            name, f"h = MatMul (x, w)\n{along}\nz = MatMul (y, v)", "", "over channels", x="N 3 s", w="s c", v="c 2"
+        )
     counted = "kernel_shape = [2, 2], pads = [1, 1, 1, 1]"
-    yield image("AveragePool", f"p = Sigmoid (h)\ny = AveragePool <{counted}, count_include_pad = 1> (p)", "", "counts the border")
+    yield image(
+        "AveragePool",
+        f"p = Sigmoid (h)\ny = AveragePool <{counted}, count_include_pad = 1> (p)",
+        "",
+        "counts the border",
+    )
     yield image("AveragePool", f"p = Sigmoid (h)\ny = AveragePool <{counted}> (p)", label="leaves the border out")
     for name in ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"):
         yield image(name, f"y = {name} (h)")
-        yield case(name, f"h = MatMul (x, w)\nz = {name} (h)", "c: w.1" if name == "GlobalLpPool" else "", "over channels", x="N 3 s", w="s c")
+        yield case(
+            name,
+            f"h = MatMul (x, w)\nz = {name} (h)",
+            "c: w.1" if name == "GlobalLpPool" else "",
+            "over channels",
+            x="N 3 s",
+            w="s c",
+        )
 
 
 def _recurrent() -> Iterator[Case]:
     for name, gates in (("LSTM", 4), ("GRU", 3), ("RNN", 1)):
-        weights = {"x": "s N 3", "w": "3 i", "W": f"1 {gates}*c i", "R": f"1 {gates}*c c", "B": f"1 {2 * gates}*c", "v": "c 2"}
+        weights = {
+            "x": "s N 3",
+            "w": "3 i",
+            "W": f"1 {gates}*c i",
+            "R": f"1 {gates}*c c",
+            "B": f"1 {2 * gates}*c",
+            "v": "c 2",
+        }
         body = f"{{}} = {name} <hidden_size = {{c}}> (h, W, R, B)"
         before, squeeze = "h = MatMul (x, w)", "y = Squeeze (a, one)\nz = MatMul (y, v)"
         inner = "i: w.1 | W.2"
-        yield case(name, f"{before}\n{body.replace('{}', 'a', 1)}\n{squeeze}", f"{inner}; c: B.1 R.1 R.2 W.1 | v.0", "all states", **weights, one=[1])
+        yield case(
+            name,
+            f"{before}\n{body.replace('{}', 'a', 1)}\n{squeeze}",
+            f"{inner}; c: B.1 R.1 R.2 W.1 | v.0",
+            "all states",
+            **weights,
+            one=[1],
+        )
         yield case(name, f"{before}\n{body.replace('{}', ', a', 1)}\ny = Squeeze (a, one)\nz = MatMul (y, v)",
                    f"{inner}; c: B.1 R.1 R.2 W.1 | v.0", "last state", **weights, one=[0])  # fmt: skip
         both = {**weights, "W": f"2 {gates}*c i", "R": f"2 {gates}*c c", "B": f"2 {2 * gates}*c"}
@@ -419,7 +570,13 @@ def _recurrent() -> Iterator[Case]:
 def _moves() -> Iterator[Case]:
     yield case("Transpose", "h = Conv (x, w, b)\nt = Transpose <perm = [0, 2, 1]> (h)\nz = MatMul (t, v)", "c: b.0 w.0 | v.0",
                **{**SEQUENCE, "v": "c 2"})  # fmt: skip
-    yield case("Transpose", "t = Transpose (w)\nh = MatMul (x, t)\nz = MatMul (h, v)", "c: w.0 | v.0", "weight", **LINEAR | {"w": "c 3", "b": "1"})
+    yield case(
+        "Transpose",
+        "t = Transpose (w)\nh = MatMul (x, t)\nz = MatMul (h, v)",
+        "c: w.0 | v.0",
+        "weight",
+        **LINEAR | {"w": "c 3", "b": "1"},
+    )
     yield case("Reshape", "h = Conv (x, w, b)\nf = Reshape (h, sizes)\nz = Gemm (f, v)", "c: b.0 w.0 | v.0", "merges",
                **{**SEQUENCE, "v": "c*s 2"}, sizes=[0, -1])  # fmt: skip
     yield case("Reshape", "h = Conv (x, w, b)\nf = Reshape (h, sizes)\nz = Gemm (f, v)", "c: b.0 w.0 | v.0", "merges, written out",
@@ -433,12 +590,19 @@ def _moves() -> Iterator[Case]:
                 "d: b.0 w.0 | v.1", "shuffle", w="g*d 3 1 1", b="g*d", v="2 g*d 1 1", a=[0, "g", "d", "s", "s"],
                 back=[0, -1, "s", "s"], g=(2,), d=(3, 4))  # fmt: skip
     yield attention("Reshape", "heads")
-    yield case("Flatten", "h = Conv (x, w, b)\nf = Flatten (h)\nz = Gemm (f, v)", "c: b.0 w.0 | v.0", **{**SEQUENCE, "v": "c*s 2"})
+    yield case(
+        "Flatten",
+        "h = Conv (x, w, b)\nf = Flatten (h)\nz = Gemm (f, v)",
+        "c: b.0 w.0 | v.0",
+        **{**SEQUENCE, "v": "c*s 2"},
+    )
     yield case("Flatten", "h = Conv (x, w, b)\nf = Flatten <axis = 2> (h)\ng = Reshape (f, sizes)\nz = Conv (g, v)", FREE_CHANNELS, "axis 2",
                **SEQUENCE, sizes=[-1, "c", "s"])  # fmt: skip
     yield case("Squeeze", "h = Conv (x, w, b)\np = GlobalAveragePool (h)\nq = Squeeze (p, last)\nz = Gemm (q, v)", "c: b.0 w.0 | v.0",
                **{**SEQUENCE, "v": "c 2"}, last=[-1])  # fmt: skip
-    yield linear("Squeeze", "p = Unsqueeze <axes = [0, 3]> (h)\ny = Squeeze <axes = [0, 3]> (p)", label="attributes", opset=11)
+    yield linear(
+        "Squeeze", "p = Unsqueeze <axes = [0, 3]> (h)\ny = Squeeze <axes = [0, 3]> (p)", label="attributes", opset=11
+    )
     yield case("Unsqueeze", "h = Gemm (x, w, b)\np = Unsqueeze (h, last)\nz = Conv (p, v)", "c: b.0 w.1 | v.1",
                **{**LINEAR, "v": "2 c 1"}, last=[2])  # fmt: skip
     yield case("Expand", "h = Conv (x, w, b)\np = GlobalAveragePool (h)\ny = Expand (p, sizes)\nz = Conv (y, v)", FREE_CHANNELS, "space",
@@ -448,7 +612,12 @@ def _moves() -> Iterator[Case]:
     yield linear("Expand", "e = Expand (q, sizes)\ny = Mul (h, e)", label="meets channels", q="1 1", sizes=[1, "c"])
     yield linear("Expand", "e = Expand (q, sizes)\ny = Add (h, e)", label="adds to channels", q=0.4, sizes=["c"])
     yield linear("ConstantOfShape", "n = Shape (h)\nf = ConstantOfShape (n)\ny = Add (h, f)", label="like")
-    yield linear("ConstantOfShape", "f = ConstantOfShape <value = float[1] {0.5}> (n)\ny = Add (h, f)", label="written out", n=["c"])
+    yield linear(
+        "ConstantOfShape",
+        "f = ConstantOfShape <value = float[1] {0.5}> (n)\ny = Add (h, f)",
+        label="written out",
+        n=["c"],
+    )
     yield linear("Tile", "y = Tile (h, k)", label="batch", k=[2, 1])
     yield linear("Tile", "y = Tile (h, k)", label="channels", k=[1, 2], v="2*c 2")
     yield sequence("Tile", "y = Tile (h, k)", label="channels, then space", k=[1, 2, 3], v="2 2*c 1")
@@ -464,13 +633,60 @@ def _selections() -> Iterator[Case]:
                  "halves", start=[0], end=["c//2"], stop=[9999], axes=[1], **parts)  # fmt: skip
     yield linear("Slice", "y = Slice (h, start, end, axes, step)", "c//2: b.0 w.1 | v.0; c//2: b.0 w.1", "every second",
                  start=[0], end=[9999], axes=[-1], step=[2], **parts)  # fmt: skip
-    yield linear("Slice", "y = Slice (h, start, end, axes, step)", label="backwards", start=[-1], end=[-9999], axes=[1], step=[-1])
-    yield linear("Slice", "y = Slice (h, start, end, axes)", "c-1: b.0 w.1 | v.0; 1: b.0 w.1", "all but the last", start=[0], end=[-1], axes=[1], v="c-1 2", c=(4, 5))
-    yield linear("Slice", "y = Slice <starts = [0], ends = [{c-1}], axes = [1]> (h)", "c-1: b.0 w.1 | v.0; 1: b.0 w.1", "attributes", v="c-1 2", opset=9, c=(4, 5))
+    yield linear(
+        "Slice",
+        "y = Slice (h, start, end, axes, step)",
+        label="backwards",
+        start=[-1],
+        end=[-9999],
+        axes=[1],
+        step=[-1],
+    )
+    yield linear(
+        "Slice",
+        "y = Slice (h, start, end, axes)",
+        "c-1: b.0 w.1 | v.0; 1: b.0 w.1",
+        "all but the last",
+        start=[0],
+        end=[-1],
+        axes=[1],
+        v="c-1 2",
+        c=(4, 5),
+    )
+    yield linear(
+        "Slice",
+        "y = Slice <starts = [0], ends = [{c-1}], axes = [1]> (h)",
+        "c-1: b.0 w.1 | v.0; 1: b.0 w.1",
+        "attributes",
+        v="c-1 2",
+        opset=9,
+        c=(4, 5),
+    )
     yield sequence("Slice", "y = Slice (h, start, end, axes)", label="space", start=[1], end=[3], axes=[2])
-    yield sequence("Slice", "y = Slice (h, start, end, axes, step)", label="space backwards", start=[3], end=[0], axes=[2], step=[-2])
-    yield linear("Split", "p, q = Split <axis = 1> (h, sizes)\ny = Mul (p, q)", "c//2: b.0 w.1 | v.0", "halves", sizes=["c//2", "c//2"], **parts)
-    yield linear("Split", "p, q = Split <axis = -1, num_outputs = 2> (h)\ny = Mul (p, q)", "c//2: b.0 w.1 | v.0", "num_outputs", **parts)
+    yield sequence(
+        "Slice",
+        "y = Slice (h, start, end, axes, step)",
+        label="space backwards",
+        start=[3],
+        end=[0],
+        axes=[2],
+        step=[-2],
+    )
+    yield linear(
+        "Split",
+        "p, q = Split <axis = 1> (h, sizes)\ny = Mul (p, q)",
+        "c//2: b.0 w.1 | v.0",
+        "halves",
+        sizes=["c//2", "c//2"],
+        **parts,
+    )
+    yield linear(
+        "Split",
+        "p, q = Split <axis = -1, num_outputs = 2> (h)\ny = Mul (p, q)",
+        "c//2: b.0 w.1 | v.0",
+        "num_outputs",
+        **parts,
+    )
     yield linear("Split", "p, q = Split <axis = 1, split = [{c//2}, {c//2}]> (h)\ny = Mul (p, q)", "c//2: b.0 w.1 | v.0", "attribute",
                  opset=11, **parts)  # fmt: skip
     yield case("Split", "h = Gemm (x, w, b)\np, q = Split <axis = 1> (h, sizes)\ny = Gemm (p, v)\nz = Gemm (q, u)",
@@ -480,38 +696,86 @@ def _selections() -> Iterator[Case]:
                "c: b.0 w.1 | v.0; o: u.1 | v.0", "channels", **{**LINEAR, "u": "3 o", "v": "c+o 2"})  # fmt: skip
     yield case("Concat", "h = Gemm (x, w, b)\nk = Gemm (x, u)\ny = Concat <axis = 0> (h, k)\nz = Gemm (y, v)", TWO, "batches",
                **LINEAR, u="3 c")  # fmt: skip
-    yield case("Concat", "h = Gemm (x, w, b)\ny = Concat <axis = 1> (h, x)\nz = Gemm (y, v)", FREE, "with the input", **{**LINEAR, "v": "c+3 2"})
+    yield case(
+        "Concat",
+        "h = Gemm (x, w, b)\ny = Concat <axis = 1> (h, x)\nz = Gemm (y, v)",
+        FREE,
+        "with the input",
+        **{**LINEAR, "v": "c+3 2"},
+    )
     yield case("Concat", "h = MatMul (x, w)\ny = Concat <axis = 1> (token, h)\nz = MatMul (y, v)", "c: token.2 w.1 | v.0", "class token",
                x="1 s 3", w="3 c", token="1 1 c", v="c 2")  # fmt: skip
     yield case("Concat", "h = Gemm (x, w, b)\np = Sigmoid (h)\nk = Gemm (x, u)\ny = Concat <axis = 0> (p, k)\nz = Gemm (y, v)", "",
                "two rests", **LINEAR, u="3 c")  # fmt: skip
-    yield linear("Gather", "y = Gather <axis = 1> (h, order)", label="reverses", order=np.arange(4)[::-1].copy(), c=(4,))
-    yield linear("Gather", "y = Gather <axis = 1> (h, order)", "3: b.0 w.1 | v.0; 1: b.0 w.1", "repeats", order=np.array([0, 3, 1, -1, 0]), c=(4,), v="5 2")
+    yield linear(
+        "Gather", "y = Gather <axis = 1> (h, order)", label="reverses", order=np.arange(4)[::-1].copy(), c=(4,)
+    )
+    yield linear(
+        "Gather",
+        "y = Gather <axis = 1> (h, order)",
+        "3: b.0 w.1 | v.0; 1: b.0 w.1",
+        "repeats",
+        order=np.array([0, 3, 1, -1, 0]),
+        c=(4,),
+        v="5 2",
+    )
     yield sequence("Gather", "y = Gather <axis = 2> (h, order)", label="space", order=np.array([1, 0, 0]))
-    yield case("Gather", "e = Gather (w, x)\nz = MatMul (e, v)", "c: w.1 | v.0", "embedding", x="ids : N 3", w="7 c", v="c 2")
-    yield case("Gather", "e = Gather (w, x)\nz = Gemm <transB = 1> (e, w)", "c: w.1", "tied embedding", x="ids : N", w="7 c")
+    yield case(
+        "Gather", "e = Gather (w, x)\nz = MatMul (e, v)", "c: w.1 | v.0", "embedding", x="ids : N 3", w="7 c", v="c 2"
+    )
+    yield case(
+        "Gather", "e = Gather (w, x)\nz = Gemm <transB = 1> (e, w)", "c: w.1", "tied embedding", x="ids : N", w="7 c"
+    )
     yield case("Gather", "h = Gemm (x, w, b)\np = Gather <axis = 1> (h, first)\ny = Unsqueeze (p, axes)\nz = Gemm (y, k)\nq = Gemm (h, v)",
                "c-1: b.0 w.1 | v.0", "reads one alone", **LINEAR, first=np.array(0), axes=[1], k="1 2", c=(4, 5))  # fmt: skip
-    yield case("GatherND", "e = GatherND (w, x)\nz = MatMul (e, v)", "c: w.1 | v.0", "table", x="ids : 4 1", w="7 c", v="c 2")
+    yield case(
+        "GatherND", "e = GatherND (w, x)\nz = MatMul (e, v)", "c: w.1 | v.0", "table", x="ids : 4 1", w="7 c", v="c 2"
+    )
     yield case("ScatterND", "h = MatMul (w, x)\np = ScatterND (h, places, updates)\nz = MatMul (v, p)", "c-1: w.0 | v.1", "first axis", x="3 1", w="c 3",
                v="2 c", places=np.array([[1]]), updates="1 1")  # fmt: skip
 
 
 def _arrangements() -> Iterator[Case]:
     yield image("Pad", "y = Pad (h, pads)", label="space", pads=[0, 0, 1, 0, 0, 0, 1, 2])
-    yield image("Pad", "y = Pad (h, pads, value)", label="space, with its rest", pads=[0, 0, 1, 0, 0, 0, 1, 2], value=0.0)
-    yield image("Pad", "y = Pad (h, pads, value)", "", label="space, with another value", pads=[0, 0, 1, 0, 0, 0, 1, 2], value=0.5)
+    yield image(
+        "Pad", "y = Pad (h, pads, value)", label="space, with its rest", pads=[0, 0, 1, 0, 0, 0, 1, 2], value=0.0
+    )
+    yield image(
+        "Pad",
+        "y = Pad (h, pads, value)",
+        "",
+        label="space, with another value",
+        pads=[0, 0, 1, 0, 0, 0, 1, 2],
+        value=0.5,
+    )
     yield image("Pad", 'y = Pad <mode = "reflect"> (h, pads)', label="space, reflected", pads=[0, 0, 1, 0, 0, 0, 1, 2])
-    yield image("Pad", 'p = Sigmoid (h)\ny = Pad <mode = "edge"> (p, pads)', label="space, at 0.5", pads=[0, 0, 1, 0, 0, 0, 1, 2])
+    yield image(
+        "Pad",
+        'p = Sigmoid (h)\ny = Pad <mode = "edge"> (p, pads)',
+        label="space, at 0.5",
+        pads=[0, 0, 1, 0, 0, 0, 1, 2],
+    )
     yield image("Pad", "y = Pad (h, pads)", label="channels", pads=[0, 1, 0, 0, 0, 2, 0, 0], v="2 c+3 1 1")
     yield image("Pad", "y = Pad (h, pads, , axes)", label="channels by axes", pads=[1, 0], axes=[1], v="2 c+1 1 1")
     yield image("Pad", "y = Pad <pads = [0, 1, 0, 0, 0, 0, 0, 1]> (h)", label="attributes", opset=10, v="2 c+1 1 1")
-    yield image("Pad", 'y = Pad <mode = "reflect"> (h, pads)', "", label="channels, reflected", pads=[0, 1, 0, 0, 0, 0, 0, 0], v="2 c+1 1 1")
+    yield image(
+        "Pad",
+        'y = Pad <mode = "reflect"> (h, pads)',
+        "",
+        label="channels, reflected",
+        pads=[0, 1, 0, 0, 0, 0, 0, 0],
+        v="2 c+1 1 1",
+    )
     blocks = {"w": "4*c 3 1 1", "b": "4*c"}
     for mode in ("DCR", "CRD"):
         yield image("DepthToSpace", f'y = DepthToSpace <blocksize = 2, mode = "{mode}"> (h)', label=mode, **blocks)
     yield image("SpaceToDepth", "y = SpaceToDepth <blocksize = 2> (h)", s=(4, 6), v="2 4*c 1 1")
-    yield image("Resize", 'y = Resize <mode = "linear"> (h, , scales)', label="scales", scales=np.array([1, 1, 2, 2], np.float32))
+    yield image(
+        "Resize",
+        'y = Resize <mode = "linear"> (h, , scales)',
+        label="scales",
+        scales=np.array([1, 1, 2, 2], np.float32),
+    )
     yield image("Resize", "y = Resize (h, , , sizes)", label="sizes", sizes=[2, "c", "2*s", "s"])
     yield case("Resize", "h = MatMul (x, w)\ny = Resize (h, , scales)\nz = MatMul (y, v)", "", "channels", x="N 3 s", w="s c", v="2*c 2",
                scales=np.array([1, 1, 2], np.float32))  # fmt: skip
@@ -520,12 +784,20 @@ def _arrangements() -> Iterator[Case]:
 
 def _made() -> Iterator[Case]:
     """Tensors that are made from sizes or from nothing."""
-    yield linear("Shape", "n = Shape <start = 0, end = 1> (h)\nr = Concat <axis = 0> (n, last)\ny = Reshape (h, r)", last=[-1])
-    yield linear("Shape", "n = Shape <start = 1> (h)\nf = Cast <to = 1> (n)\nq = Sqrt (f)\ny = Div (h, q)", label="its root is a number")
+    yield linear(
+        "Shape", "n = Shape <start = 0, end = 1> (h)\nr = Concat <axis = 0> (n, last)\ny = Reshape (h, r)", last=[-1]
+    )
+    yield linear(
+        "Shape",
+        "n = Shape <start = 1> (h)\nf = Cast <to = 1> (n)\nq = Sqrt (f)\ny = Div (h, q)",
+        label="its root is a number",
+    )
     yield linear("Size", "n = Size (b)\nf = Cast <to = 1> (n)\ny = Div (h, f)")
     yield linear("Range", "r = Range (zero, n, one)\nf = Cast <to = 1> (r)\ny = Mul (h, f)", "", zero=np.array(0),
                  one=np.array(1), n=np.array(4), c=(4,))  # fmt: skip
-    yield case("EyeLike", "h = MatMul (x, w)\ne = EyeLike (h)\ny = Add (h, e)\nz = MatMul (y, v)", "", **LINEAR | {"b": "1"})
+    yield case(
+        "EyeLike", "h = MatMul (x, w)\ne = EyeLike (h)\ny = Add (h, e)\nz = MatMul (y, v)", "", **LINEAR | {"b": "1"}
+    )
     yield linear("RandomNormal", "r = RandomNormal <shape = [1, {c}], seed = 1.0> ()\ny = Add (h, r)", "")
     yield linear("RandomUniform", "r = RandomUniform <shape = [1, {c}], seed = 1.0> ()\ny = Mul (h, r)", "")
     yield linear("Constant", "k = Constant <value_float = 0.5> ()\ny = Add (h, k)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from operators.cases import CASES
 
 # What is shown to be wrong by which check: the groups that are found, what can be cut, what is said without need.
