@@ -143,7 +143,7 @@ def _difference(a: Array, b: Array) -> float:
     finite = np.isfinite(a)
     if not finite.any() or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
         return 0.0 if np.array_equal(a, b, equal_nan=True) else np.inf
-    return float(np.abs(a - b)[finite].max() / max(np.abs(a[finite]).max(), 1e-30))
+    return float(np.abs(a[finite] - b[finite]).max() / max(np.abs(a[finite]).max(), 1e-30))
 
 
 def families(partition: zig.Partition) -> set[str]:
@@ -167,7 +167,7 @@ def _expected(line: str, letters: Mapping[str, int]) -> str:
     size, _, axes = line.partition(":")
     sides = [
         [(name, int(axis)) for name, _, axis in (entry.rpartition(".") for entry in side.split())]
-        for side in (axes.split("|") + [""])[:2]
+        for side in [*axes.split("|"), ""][:2]
     ]
     return family(evaluate(size, letters), sides[0], sides[1])
 

@@ -149,6 +149,7 @@ class Surgeon:
             added = (table * inputs).sum(axis=1)
         else:
             added = weight @ at_rest if call.attribute("transB", 0) else at_rest @ weight
+            added = added[..., None, :] if added.ndim > 1 else added  # batches of weights: one row for all rows
         if call.node.op == "Gemm":
             added *= call.attribute("alpha", 1.0)
         out = call.outputs[0]
@@ -163,7 +164,7 @@ class Surgeon:
             cut.append_add(added.astype(dtype))
             return
         if call.has(2):
-            bias = np.broadcast_to(self.weights(call.node.inputs[2]).astype(np.float64), (*added.shape[:-1], len(keep)))
+            bias = self.weights(call.node.inputs[2]).astype(np.float64) + np.zeros(len(keep))
             added = added + call.attribute("beta", 1.0) * bias[..., keep]
             cut.set_attribute("beta", 1.0) if call.node.op == "Gemm" else None
         cut.set_operand(2, added.astype(dtype))

@@ -336,7 +336,8 @@ class Flow:
     def _apply(self, call: Call, operator: Operator) -> list[Tensor | None]:
         text = operator.rule(call) if callable(operator.rule) else operator.rule
         rule = parse(text)
-        if rule.passes:
+        if rule.passes and not operator.feedback:
+            rule.operands[0].expand(len(call.tensor(0).axes))  # a rule for another rank is refused
             return self._pass(call, operator)
         data = call.inputs[: len(rule.operands)]
         spelling = spell(text, tuple(None if tensor is None else len(tensor.axes) for tensor in data))
@@ -355,9 +356,10 @@ class Flow:
         outputs = [self._result(call, operator, rule, i, columns, data) for i in range(len(call.node.outputs))]
         if operator.feedback:
             self._feed_back(call, operator, outputs)
-        if operator.macs:
-            letters = [x for x in call.letters if operator.macs == "*" or stem(x) in operator.macs.split()]
-            self.costs.append((call.node.name, [part for letter in letters for part in call.letters[letter]]))
+        for factors in operator.macs.split("+"):
+            axes = [axis for name in factors.split() for x, axis in call.letters.items() if name in ("*", stem(x))]
+            if axes:
+                self.costs.append((call.node.name, [part for axis in axes for part in axis]))
         return outputs
 
     def _pass(self, call: Call, operator: Operator) -> list[Tensor | None]:
@@ -443,7 +445,7 @@ class Flow:
         return self.reason(f"{what} where {node} sums over it, so it would leak into the result", node.name)
 
     def _feed_back(self, call: Call, operator: Operator, outputs: list[Tensor | None]) -> None:
-        """A recurrent state is summed over inside the operator: it must rest at 0."""
+        """What is summed over inside the operator and comes out too (a recurrent state) must rest at 0."""
         out = next(t for t in outputs if t is not None)
         for axis in out.axes:
             for part in axis:

@@ -32,7 +32,16 @@ def _gelu_of(call: Call, x: Any) -> Any:
 
 
 def _cast(call: Call, x: Any) -> Any:
-    kind = tensor_dtype_to_np_dtype(call.attribute("to")).kind
+    return _as_type(call.attribute("to"), x)
+
+
+def _cast_like(call: Call, x: Any) -> Any:
+    like = call.flow.graph.initializers.get(call.node.inputs[1])
+    return zero_only(call, x) if like is None else _as_type(like.data_type, x)
+
+
+def _as_type(dtype: int, x: Any) -> Any:
+    kind = tensor_dtype_to_np_dtype(dtype).kind
     if kind == "b":
         return np.where(np.isnan(x), np.nan, x != 0)
     return np.trunc(x) if kind in "iu" else x
@@ -188,6 +197,6 @@ OPERATORS: dict[str, Operator] = {
     "BitwiseNot": Operator("*b -> *b"),
     "Clip": Operator("*b -> *b", rest=_clip, data=1),
     "Dropout": Operator("*b -> *b", rest=same, data=1),
-    "CastLike": Operator("*b -> *b", rest=zero_only, data=1),
+    "CastLike": Operator("*b -> *b", rest=_cast_like, data=1),
     "Where": Operator("*b, *b, *b -> *b", rest=_choice),
 }

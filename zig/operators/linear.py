@@ -58,13 +58,11 @@ def _unpadded(call: Call) -> bool:
 
 
 def _weight_is_stored(call: Call) -> bool:
-    """Whether weight and bias are there to be computed with: a matrix or a window, and one number for each output."""
+    """Whether weight and bias are there to be computed with."""
     stored = call.flow.graph.initializers
     if call.node.inputs[1] not in stored or len(call.tensor(0).axes) < 2:
         return False
-    if call.node.op != "Conv" and len(call.tensor(1).axes) != 2:
-        return False
-    return not call.has(2) or (call.node.inputs[2] in stored and all(n == 1 for n in call.tensor(2).sizes[:-1]))
+    return len(call.tensor(1).axes) > 1 and (not call.has(2) or call.node.inputs[2] in stored)
 
 
 _WINDOW = "convolves over this axis"

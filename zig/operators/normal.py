@@ -48,6 +48,13 @@ def _over(*default: int, since13: bool = False) -> Any:
     return rule
 
 
+def _length(call: Call) -> str:
+    """A zero adds nothing to the length, so entries of the axis `v` can go where they rest at zero."""
+    axes = letters(len(call.tensor(0).axes))
+    axes[call.attribute("axis", -1)] = "v"
+    return f"{' '.join(axes)} -> {' '.join(axes)}"
+
+
 def _group(call: Call) -> str:
     per_group = call.node.version < 21 and call.tensor(1).sizes[0] == call.attribute("num_groups")
     scale = "g" if per_group else "(g d!)"
@@ -66,7 +73,7 @@ OPERATORS: dict[str, Operator] = {
     "GroupNormalization": Operator(_group, rest=_centred_rest, why=_WHY, sizes={"num_groups": "g"}),
     "LayerNormalization": Operator(_layer, rest=_centred_rest, why=_WHY),
     "RMSNormalization": Operator(_layer, rest=zero_only, why=_WHY),
-    "LpNormalization": Operator(_over(-1), rest=zero_only, why=_WHY),
+    "LpNormalization": Operator(_length, rest=zero_only, feedback="v"),
     "MeanVarianceNormalization": Operator(_mean_variance, why=_WHY),  # 0/0 where a slice is constant
     "LRN": Operator("n c! *s -> n c *s", rest=zero_only, why="normalises over neighbouring channels"),
     **{

@@ -23,7 +23,7 @@ class Operator:
     why: str = "computes over this whole axis"  # the reason that `!` gives
     sizes: Mapping[str, str] = field(default_factory=dict)  # attribute -> the letter whose size it holds
     letters: Callable[[Call], dict[str, int]] | None = None  # sizes of letters that no attribute holds
-    macs: str = ""  # letters whose sizes multiply to the multiply-accumulates
+    macs: str = ""  # letters whose sizes multiply to the multiply-accumulates, or a sum of such products
     fold: Callable[[Call], bool] | None = None  # whether a constant input folds into the bias
     contracts: bool = False  # multiplies and sums two operands
     feedback: str = ""  # letter of a recurrent state, summed over inside

@@ -30,7 +30,7 @@ OPERATORS: dict[str, Operator] = {
     name: Operator(
         f"t b i, D! (q! h) i, D (q h) h, {_BIAS_AND_STATE}{extra} -> {_RESULT}{cell}",
         rest=_rest, why="runs gates and directions over this axis", sizes={"hidden_size": "h"},
-        letters=_gates(gates), macs="t b D q i h", feedback="h",
+        letters=_gates(gates), macs="t b D q i h + t b D q h h", feedback="h",
     )
     for name, gates, extra, cell in (
         ("LSTM", 4, ", D b h, D (p! h)", ", D b h"), ("GRU", 3, "", ""), ("RNN", 1, "", ""),
