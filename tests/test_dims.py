@@ -119,7 +119,7 @@ def test_sizes_that_cancel_are_plain_numbers() -> None:
     assert isinstance(N - N + 3, int)
     assert isinstance(0 * N, int)
     assert N - N + 3 == 3
-    assert -(-N) == N
+    assert 0 - (-N) == N
     assert 3 - N == -1 * (N - 3)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def test_a_ratio_that_cannot_be_reached_leaves_one_group_of_each(partition: zig.
 
 def test_more_is_removed_at_a_higher_ratio(partition: zig.Partition) -> None:
     plans = [zig.prune(partition, ratio).remove for ratio in (0.2, 0.4, 0.6, 0.8)]
-    assert all((big | ~small).all() for small, big in zip(plans, plans[1:], strict=False))
+    assert all((big | ~small).all() for small, big in itertools.pairwise(plans))
 
 
 # -- which groups ---------------------------------------------------------------------------------------------------

@@ -147,7 +147,7 @@ def test_a_constant_chain_folds_layer_by_layer(target: Path) -> None:
 def test_one_channel_stays_where_all_are_zero(target: Path) -> None:
     model = zeroed(graphs.build(DEEP, **DEEP_SIZES), ("w1", ...), ("b1", ...))
     report = compressed(model, target)
-    assert dict((name, (before, after)) for name, before, after in report.widths)["w1"] == (6, 1)
+    assert {name: (before, after) for name, before, after in report.widths}["w1"] == (6, 1)
 
 
 def test_weights_up_to_a_tolerance_count_as_zero(target: Path) -> None:
