@@ -62,7 +62,19 @@ def build(
     dtype = TensorProto.DataType.Value(returns.upper())
     for name in (name for node in model.graph.node for name in node.output if name and name not in read):
         model.graph.output.append(helper.make_tensor_value_info(name, dtype, None))
+    _declare_sizes(model)
     return model
+
+
+def _declare_sizes(model: onnx.ModelProto) -> None:
+    """Give the outputs the sizes that they have, without which a model is no valid ONNX; not those of inner tensors."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model)
+    except onnx.shape_inference.InferenceError:
+        return  # for onnx's reference or onnxruntime to complain of
+    for declared, known in zip(model.graph.output, inferred.graph.output, strict=True):
+        if known.type.tensor_type.HasField("shape"):
+            declared.type.tensor_type.shape.CopyFrom(known.type.tensor_type.shape)
 
 
 def evaluate(expression: str, letters: Mapping[str, int]) -> int:

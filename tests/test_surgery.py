@@ -48,12 +48,18 @@ def zeroed(model: onnx.ModelProto, *places: tuple[str, Any]) -> onnx.ModelProto:
 def compressed(model: onnx.ModelProto | Path, target: Path, **options: Any) -> zig.Report:
     """Compress, and let our own comparison confirm it."""
     report = zig.compress(model, target, **options)
-    onnx.checker.check_model(str(target), full_check=True)
+    check(target)
     proto = onnx.load(model) if isinstance(model, Path) else model
     for seed in range(2):
         inputs = graphs.feeds(proto, seed)
         assert graphs.difference(graphs.run(model, inputs), graphs.run(target, inputs)) <= 1e-5
     return report
+
+
+def check(model: Path) -> None:
+    """The file is valid ONNX, and all sizes in it fit."""
+    onnx.checker.check_model(str(model))
+    onnx.shape_inference.infer_shapes(onnx.load(model), strict_mode=True, check_type=True)
 
 
 # -- what can go ----------------------------------------------------------------------------------------------------
@@ -137,11 +143,11 @@ def test_what_only_unread_channels_read_dies_too(target: Path) -> None:
     assert graphs.shapes(target)["w2"] == (5, 3)
 
 
-def test_a_constant_chain_folds_layer_by_layer(target: Path) -> None:
+def test_what_reads_a_folded_constant_is_not_taken_for_dead(target: Path) -> None:
     model = zeroed(graphs.build(DEEP, **DEEP_SIZES), ("w1", np.s_[:, 1]), ("w2", np.s_[[0, 2, 3, 4, 5], 2]))
     model = changed(model, b1=np.arange(1, 7) / 5)  # channel 1 is 0.4, and channel 2 of the next layer reads it alone
-    report = compressed(model, target)
-    assert report.removed == 2
+    report = compressed(model, target)  # once channel 1 is gone, its 0.4 speaks through the next layer's bias
+    assert report.removed == 1
 
 
 def test_one_channel_stays_where_all_are_zero(target: Path) -> None:
@@ -197,18 +203,14 @@ def test_a_file_pruned_by_heads_or_by_their_size_is_cut_though_it_does_not_say_w
         ("z = Gemm <alpha = 0.5, beta = 2.0> (p, v, k)", {"v": "5 2", "k": "2"}),
         ("z = Gemm <alpha = 0.5> (p, v)", {"v": "5 2"}),
         ("z = MatMul (p, v)", {"v": "5 2"}),
-        ("z = MatMul (p, v)", {"v": "5"}),
         ("y = MatMul (p, v)\nz = Relu (y)", {"v": "5 2"}),
         ("y = MatMul (p, v)\nz = Relu (y)\nq = Neg (y)", {"v": "5 2"}),
     ],
 )
 def test_constants_fold_into_any_linear_layer(consumer: str, given: dict[str, Any], target: Path) -> None:
     model = graphs.build(f"h = Gemm (x, w, b)\np = Sigmoid (h)\n{consumer}", x="N 3", w="3 5", b="5", **given)
-    report = (
-        compressed(model, target, plan=graphs.half(zig.analyze(model)), check=False)
-        if False
-        else zig.compress(model, target, graphs.half(zig.analyze(model)), rtol=1e-5, atol=1e-6)
-    )
+    report = zig.compress(model, target, graphs.half(zig.analyze(model)), rtol=1e-5, atol=1e-6)
+    check(target)
     assert report.removed
     assert report.comparison is not None
     assert report.comparison.equal
@@ -347,7 +349,9 @@ def test_zeroing_changes_nothing_but_values(documented: onnx.ModelProto, target:
     partition = zig.analyze(documented)
     zig.zero(graphs.half(partition), target)
     small = onnx.load(target)
-    assert [n.SerializeToString() for n in small.graph.node] == [n.SerializeToString() for n in documented.graph.node]
+    for a, b in zip(small.graph.node, documented.graph.node, strict=True):
+        a.domain = b.domain = ""  # may be written or left out
+        assert a == b
     assert graphs.shapes(target) == graphs.shapes(documented)
     assert graphs.families(zig.analyze(target)) == graphs.families(partition)
 
@@ -357,9 +361,9 @@ def test_declared_shapes_follow(target: Path) -> None:
     plan = graphs.half(zig.analyze(model))
     zig.compress(model, target, plan)
     small = onnx.load(target)
-    widths = {v.name: v.type.tensor_type.shape.dim[1].dim_value for v in small.graph.value_info}
+    widths = {v.name: v.type.tensor_type.shape.dim[-1].dim_value for v in small.graph.value_info}
     assert widths["a"] == widths["b"] == graphs.shapes(target)["w1"][1] < 6
-    onnx.checker.check_model(small, full_check=True)
+    check(target)
 
 
 def test_weights_that_nobody_reads_are_left_out_or_left_alone(target: Path) -> None:

@@ -53,10 +53,11 @@ def removable(partition: Partition, weights: Weights) -> tuple[Partition, Mask, 
     loose = Partition(
         partition.graph, partition.flow, Labels(labels.component, labels.bare, labels.bare), partition.member
     )
-    remove = np.zeros(len(loose), bool)
+    remove, constant = (np.zeros(len(loose), bool) for _ in range(2))
     resting = ActualRest(loose, weights)
     while True:
-        flow = Flow(partition.graph, partition.flow.operators, resting.without(remove)).run()
+        flow = Flow(partition.graph, partition.flow.operators, resting.without(remove & ~constant)).run()
+        constant |= _constants(flow, loose)
         able = np.ones(len(loose), bool)
         for units, _ in flow.leaks:
             zigs = loose.zigs(units)
@@ -66,6 +67,15 @@ def removable(partition: Partition, weights: Weights) -> tuple[Partition, Mask, 
         if (able == remove).all():
             return loose, remove, flow
         remove = able
+
+
+def _constants(flow: Flow, partition: Partition) -> Mask:
+    """Groups that add a constant other than zero to some sum: gone, they still speak through its bias."""
+    found = np.zeros(len(partition) + 1, bool)
+    for contraction in flow.contractions:
+        part = contraction.part
+        found[partition.zigs(part.units[np.isfinite(part.rest) & (part.rest != 0)])] = True
+    return found[:-1]
 
 
 def choices(partition: Partition) -> Iterator[Partition]:

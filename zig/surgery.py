@@ -116,14 +116,13 @@ def zero(plan: Plan, target: str | os.PathLike[str], source: Any = None) -> None
 
 def _match(plan: Plan, source: Any) -> Partition:
     """The plan's partition, if it is of this source."""
-    same = source is plan.partition.graph or plan.partition.graph.path == (
-        Path(source) if isinstance(source, str | os.PathLike) else None
-    )
-    if not same:
-        theirs = analyze(source)
-        if len(theirs) != len(plan.partition):
-            raise PlanError(f"the plan is for {plan.partition.graph.name}, not for {theirs.graph.name}")
-    return plan.partition
+    ours = plan.partition
+    known = isinstance(source, str | os.PathLike) and ours.graph.path == Path(source)
+    if source is not ours.graph and not known:
+        theirs = [(row.tensor, row.axis, len(row.groups)) for row in analyze(source).rows]
+        if theirs != [(row.tensor, row.axis, len(row.groups)) for row in ours.rows]:
+            raise PlanError(f"the plan is for {ours.graph.name}, which has other groups than the model that was given")
+    return ours
 
 
 def _compare(full: Path, small: Path, graph: Graph, options: dict[str, Any]) -> Comparison:
