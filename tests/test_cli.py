@@ -332,7 +332,8 @@ def test_a_full_disk_is_named_for_pictures_too(
 def test_an_interrupt_ends_with_130_and_leaves_nothing(model_path: Path) -> None:
     # The comparison sleeps, so the interrupt comes while the small model already lies beside the target.
     code = f"""
-import sys, time; sys.path.insert(0, {str(ROOT)!r})
+import signal, sys, time; sys.path.insert(0, {str(ROOT)!r})
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background may have it ignored
 import zig.inputs
 def slow(*arguments, **options):
     print("running", flush=True); time.sleep(60)
@@ -341,11 +342,12 @@ sys.modules["zig.verify"].random_feeds = slow  # `zig.verify` itself is the func
 from zig.cli import main
 main(["compress", "network.onnx", "-o", "small.onnx"])
 """
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=model_path.parent, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "running\n"
-    time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=model_path.parent, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
     assert process.returncode == 130
     assert [path.name for path in model_path.parent.iterdir()] == ["network.onnx"]

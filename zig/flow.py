@@ -349,8 +349,8 @@ class Flow:
                     self.fix(part, why)
             elif letter in spelling.named:
                 self._emit(call, rule, column)
-                if operator.contracts and not any(is_const(tensor) for tensor in data):
-                    self.heads.extend(part.units for part in call.letters[letter] if part.live and len(column[0]) > 1)
+                if operator.contracts and self._is_batch(call, column):
+                    self.heads.extend(part.units for part in call.letters[letter] if part.live)
             else:
                 self._contract(call, operator, column)
         outputs = [self._result(call, operator, rule, i, columns, data) for i in range(len(call.node.outputs))]
@@ -361,6 +361,11 @@ class Flow:
             if axes:
                 self.costs.append((call.node.name, [part for axis in axes for part in axis]))
         return outputs
+
+    @staticmethod
+    def _is_batch(call: Call, column: list[list[tuple[int, Part]]]) -> bool:
+        """Whether activations are multiplied slice by slice along a letter: attention's heads, if it can be pruned."""
+        return bool(column) and len(column[0]) > 1 and not any(is_const(call.inputs[i]) for i, _ in column[0])
 
     def _pass(self, call: Call, operator: Operator) -> list[Tensor | None]:
         """An elementwise function of one tensor: its axes by reference, each slice at rest at the function's value."""

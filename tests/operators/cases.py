@@ -155,7 +155,7 @@ def _elementwise() -> Iterator[Case]:
     yield linear("Clip", "y = Clip (h, low)", label="above zero", low=0.3)
     yield linear("Clip", "y = Clip (h, , high)", label="below zero", high=-0.3)
     yield linear("Clip", "y = Clip <min = 0.2, max = 1.0> (h)", label="attributes", opset=9)
-    yield linear("Clip", "y = Clip (h, low)", "", label="computed limit", x_low="")
+    yield linear("Clip", "y = Clip (h, x_low)", "", label="computed limit", x_low="")
     yield linear("Dropout", "y = Dropout (h)")
     yield linear(
         "Dropout", "d, mask = Dropout (h, ratio)\nk = Cast <to = 1> (mask)\ny = Mul (d, k)", label="mask", ratio=0.5

@@ -352,33 +352,38 @@ def _repair_gather(cut: Cut) -> None:
 
 
 def _scatter(call: Call) -> list[Tensor | None]:
-    """Known values written over known places of the first axis: units stay, the places rest at what is written."""
-    x, indices, updates = call.tensor(0), call.constant(1), call.constant(2)
-    plain = indices is not None and indices.ndim == 2 and indices.shape[1] == 1 and indices.dtype != object
-    if indices is None or not plain or updates is None or call.attribute("reduction", "none") != "none":
-        raise RuleError("what it writes, or where, is computed at run time")
-    if x.weight:
-        call.flow.members.extend(part.units for part in x.live)
-    others = tuple(tuple(p._replace(rest=p.rest * np.nan) if p.live else p for p in axis) for axis in x.axes[1:])
-    for axis in others:
-        call.flow.fix(axis, call.flow.reason(f"is written over by {call.node}", call.node.name))
+    """Something is written over known places of the first axis: it goes where the place goes."""
+    x, indices, updates = call.tensor(0), call.constant(1), call.tensor(2)
+    call.flow.fix(call.tensor(1), call.flow.reason(f"is an index of {call.node}", call.node.name))
+    if (
+        indices is None
+        or indices.dtype == object
+        or indices.shape[1:] != (1,)
+        or call.attribute("reduction", "none") != "none"
+    ):
+        raise RuleError("the places that it writes to are computed at run time")
+    call.flow.members.extend(part.units for tensor in (x, updates) if tensor.weight for part in tensor.live)
+    others = [call.flow.align(pair, call.node) for pair in zip(x.axes[1:], updates.axes[1:], strict=True)]
     flat = call.flow.flat(x.axes[0], call.node)
     if flat.live:
-        rest, values = np.array(flat.rest), np.unique(updates)
-        rest[indices[:, 0] % len(rest)] = values[0] if len(values) == 1 else np.nan
+        places, written = indices[:, 0] % len(flat.units), call.flow.flat(updates.axes[0], call.node)
+        rest = np.array(flat.rest)
+        call.flow.tie(call.flow.part(flat.units[places], rest[places]), written, call.node)
+        rest[places] = written.rest if written.live else np.nan
         flat = flat._replace(rest=rest)
-    return [Tensor(((flat,) if x.axes[0] else (), *others), x.const, x.weight)]
+    axes = ((flat,) if x.axes[0] else (), *(tuple(_agreed(parts) for parts in columns) for columns in others))
+    const = x.const and updates.const
+    return [Tensor(axes, const, const and (x.weight or updates.weight))]
 
 
 def _repair_scatter(cut: Cut) -> None:
-    """Places move, and what would be written over a place that is gone goes too."""
-    indices, updates, axis = cut.call.constant(1), cut.call.constant(2), cut.call.tensor(0).axes[0]
-    if indices is None or updates is None or not _is_live(axis) or not cut.touches(axis):
+    """Places move, and those that are gone go."""
+    indices, axis = cut.call.constant(1), cut.call.tensor(0).axes[0]
+    if indices is None or not _is_live(axis) or not cut.touches(axis):
         return
     keep = cut.keep(axis)
     places = indices[:, 0] % len(keep)
     cut.set_operand(1, (np.cumsum(keep) - 1)[places[keep[places]]][:, None].astype(indices.dtype))
-    cut.set_operand(2, updates[keep[places]])
 
 
 def _pad(call: Call) -> list[Tensor | None]:
@@ -441,7 +446,7 @@ OPERATORS: dict[str, Operator] = {
     "Concat": Operator(move=_concat),
     "Gather": Operator(move=_gather, data=2, repair=_repair_gather, repairs=(1,)),
     "GatherND": Operator(_gather_nd, rest=zero_only, why="looks entries up along this axis"),
-    "ScatterND": Operator(move=_scatter, data=1, repair=_repair_scatter, repairs=(1, 2)),
+    "ScatterND": Operator(move=_scatter, repair=_repair_scatter, repairs=(1,)),
     "Pad": Operator(move=_pad, data=1),
     "DepthToSpace": Operator(_depth_to_space, rest=same, letters=_blocks, why=_BLOCK),
     "SpaceToDepth": Operator("n c (h a!) (w b!) -> n (a b c) h w", rest=same, letters=_blocks, why=_BLOCK),
