@@ -365,7 +365,9 @@ def _scatter(call: Call) -> list[Tensor | None]:
     call.flow.members.extend(part.units for tensor in (x, updates) if tensor.weight for part in tensor.live)
     others = [call.flow.align(pair, call.node) for pair in zip(x.axes[1:], updates.axes[1:], strict=True)]
     flat = call.flow.flat(x.axes[0], call.node)
-    if flat.live:
+    if not flat.live:
+        call.flow.fix(updates.axes[0], call.flow.reason(f"is written to places that {call.node} names", call.node.name))
+    else:
         places, written = indices[:, 0] % len(flat.units), call.flow.flat(updates.axes[0], call.node)
         rest = np.array(flat.rest)
         call.flow.tie(call.flow.part(flat.units[places], rest[places]), written, call.node)
