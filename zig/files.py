@@ -85,6 +85,17 @@ def publish(folder: Path, target: Path) -> None:
         os.replace(file, target.parent / file.name)
 
 
+def write(model: ir.Model, target: Path, external: bool) -> None:
+    """Save a model beside its target, then rename it.
+
+    Raises:
+        UsageError: the target can't be written.
+    """
+    with workspace(target) as folder:
+        save(model, folder / target.name, external)
+        publish(folder, target)
+
+
 def file_bytes(graph: Graph) -> int:
     """The size of a model on disk, with its external data."""
     if graph.path is None:

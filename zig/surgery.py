@@ -18,7 +18,7 @@ import onnx_ir as ir
 from zig.budget import Budget
 from zig.cut import Surgeon
 from zig.errors import PlanError, UnchangedError, VerifyError
-from zig.files import file_bytes, has_external, publish, same_shape, save, workspace
+from zig.files import file_bytes, has_external, publish, same_shape, save, workspace, write
 from zig.graph import Graph
 from zig.partition import Mask, Partition, analyze
 from zig.plan import Plan
@@ -107,11 +107,8 @@ def zero(plan: Plan, target: str | os.PathLike[str], source: Any = None) -> None
         PlanError: the plan is of another model than `source`.
     """
     partition = plan.partition if source is None else _match(plan, source)
-    target = Path(target)
-    with workspace(target) as folder:
-        weights = zeroed(plan, partition.graph.array, 0.0)
-        save(same_shape(partition.graph, weights), folder / target.name, has_external(partition.graph))
-        publish(folder, target)
+    graph = partition.graph
+    write(same_shape(graph, zeroed(plan, graph.array, 0.0)), Path(target), has_external(graph))
 
 
 def _match(plan: Plan, source: Any) -> Partition:

@@ -2,7 +2,6 @@
 
 import logging
 import warnings
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +166,8 @@ def test_a_file_that_can_t_be_finished_leaves_the_old_one(tmp_path: Path, monkey
 
 
 def test_weights_beyond_protobuf_s_limit_go_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("zig.training.export"), "_LARGEST_FILE", 100)
+    monkeypatch.setattr("zig.files._PROTOBUF_LIMIT", 100)
+    monkeypatch.setattr("zig.files._INLINE", 16)
     export(*CASES["residual"], tmp_path / "net.onnx")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["net.onnx", "net.onnx.data"]
     assert len(zig.analyze(tmp_path / "net.onnx")) == 8

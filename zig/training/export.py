@@ -29,7 +29,8 @@ import torch
 from onnxscript import optimizer
 from torch import Tensor, nn
 
-from zig.errors import ExportError
+from zig.errors import ExportError, UsageError
+from zig.files import write
 
 Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
 Exporter = Literal["auto", "dynamo", "torchscript"]
@@ -37,7 +38,6 @@ Exporter = Literal["auto", "dynamo", "torchscript"]
 LOSSLESS = "zig.export"  # the metadata key that says: every parameter of the torch model is in this file as it was
 _CHATTY = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")
 _MACHINE = ("pkg.torch.onnx.stack_trace", "pkg.torch.onnx.fx_node")
-_LARGEST_FILE = 2**31 - 2**20  # bytes; protobuf can't hold more than 2 GiB
 
 
 def export(
@@ -103,16 +103,10 @@ def save(model: ir.Model, path: str | os.PathLike[str]) -> None:
     Raises:
         ExportError: The target can't be written.
     """
-    target = Path(path)
-    size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
-    data = f"{target.name}.data" if size > _LARGEST_FILE else None
     try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".zig-") as folder:
-            ir.save(model, Path(folder, target.name), external_data=data)
-            for name in ([data] if data else []) + [target.name]:
-                os.replace(Path(folder, name), target.parent / name)
-    except OSError as error:
-        raise ExportError(f"{target}: can't be written ({error.strerror or error})") from error
+        write(model, Path(path), external=False)
+    except UsageError as error:
+        raise ExportError(str(error)) from error
 
 
 def _dynamo(
