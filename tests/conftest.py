@@ -51,6 +51,7 @@ def pytest_configure() -> None:
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # the declarations live as long as the module
         spec.loader.exec_module(module)
         module.install()
 

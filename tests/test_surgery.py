@@ -33,8 +33,12 @@ def changed(model: onnx.ModelProto, **new: np.ndarray) -> onnx.ModelProto:
     """The model with other values in some initializers."""
     for tensor in model.graph.initializer:
         if tensor.name in new:
-            tensor.CopyFrom(numpy_helper.from_array(new[tensor.name].astype(np.float32), tensor.name))
+            tensor.CopyFrom(numpy_helper.from_array(_like(tensor, new[tensor.name]), tensor.name))
     return model
+
+
+def _like(tensor: TensorProto, value: np.ndarray) -> np.ndarray:
+    return value.astype(numpy_helper.to_array(tensor).dtype)
 
 
 def zeroed(model: onnx.ModelProto, *places: tuple[str, Any]) -> onnx.ModelProto:
@@ -214,6 +218,22 @@ def test_constants_fold_into_any_linear_layer(consumer: str, given: dict[str, An
     assert report.removed
     assert report.comparison is not None
     assert report.comparison.equal
+
+
+@pytest.mark.parametrize(
+    ("consumer", "given", "zeros"),
+    [
+        ("z = ConvTranspose (p, v)", {"v": "5 2 2 2"}, ("v", np.s_[[1, 3]])),
+        ('z = Einsum <equation = "ncij,oc->noij"> (p, v)', {"v": "2 5"}, ("v", np.s_[:, [1, 3]])),
+        ("z = Conv <pads = [1, 1, 1, 1]> (p, v)", {"v": "2 5 3 3"}, ("v", np.s_[:, [1, 3]])),
+    ],
+    ids=["ConvTranspose", "Einsum", "Conv"],
+)  # fmt: skip
+def test_a_constant_that_only_zeros_read_needs_no_folding(
+    consumer: str, given: dict[str, Any], zeros: tuple[str, Any], target: Path
+) -> None:
+    model = graphs.build(f"h = Conv (x, w, b)\np = Sigmoid (h)\n{consumer}", x="N 3 4 4", w="5 3 1 1", b="5", **given)
+    assert compressed(zeroed(model, zeros, ("w", [1, 3])), target).removed == 2
 
 
 def test_two_consumers_of_a_constant_fold_each_on_its_own(target: Path) -> None:

@@ -49,7 +49,9 @@ class Surgeon:
                 operator.repair(cut)
         self._freeze()
         for call in {id(c.call): c.call for c in self.flow.contractions if self._leaves_constant(c.part)}.values():
-            self._fold(call)
+            fold = self.flow.operators[call.node.op].fold
+            if fold and fold(call):  # elsewhere only zeros read the constant
+                self._fold(call)
         self._cut_weights()
         self._write_shapes(touched)
         RemoveUnusedNodesPass()(self.model)
