@@ -18,7 +18,7 @@ import numpy as np
 
 from zig.dims import Dim, Size, divide, number, product
 from zig.errors import RuleError
-from zig.rules import Rule, Spelling, Term, parse, spell, stem
+from zig.rules import Rule, Spelling, Term, parse, spell, spell_result, stem
 from zig.units import (
     Axis,
     Call,
@@ -353,7 +353,7 @@ class Flow:
                     self.heads.extend(part.units for part in call.letters[letter] if part.live)
             else:
                 self._contract(call, operator, column)
-        outputs = [self._result(call, operator, rule, i, columns, data) for i in range(len(call.node.outputs))]
+        outputs = [self._result(call, operator, text, i, columns, data) for i in range(len(call.node.outputs))]
         if operator.feedback:
             self._feed_back(call, operator, outputs)
         for factors in operator.macs.split("+"):
@@ -459,21 +459,22 @@ class Flow:
                     self.leaks.append((part.units[part.rest != 0], self._leak_reason(call.node, part.rest)))
 
     def _result(
-        self, call: Call, operator: Operator, rule: Rule, index: int,
+        self, call: Call, operator: Operator, text: str, index: int,
         columns: dict[str, list[list[tuple[int, Part]]]], data: list[Tensor | None],
     ) -> Tensor | None:  # fmt: skip
         if not call.node.outputs[index]:
             return None
+        rule = parse(text)
         if index >= len(rule.results):
             shape = self.graph.shapes.get(call.node.outputs[index])
             return None if shape is None else self.dead(shape)
         operand = rule.results[index]
         known = self.graph.shapes.get(call.node.outputs[index])
-        terms = operand.expand(_rank(operand.terms, columns, call, known))
+        spelled = spell_result(text, index, _rank(operand.terms, columns, call, known))
         axes = []
-        for place, term in enumerate(terms):
+        for place, letters in enumerate(spelled):
             axis: Axis = ()
-            for letter in term.letters:
+            for letter in letters:
                 if letter in columns:
                     axis += tuple(self._combine(call, operator, rule, parts, data) for parts in columns[letter])
                 else:

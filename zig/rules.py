@@ -118,6 +118,16 @@ def spell(text: str, ranks: tuple[int | None, ...]) -> Spelling:
     )
 
 
+@lru_cache(maxsize=4096)
+def spell_result(text: str, index: int, rank: int) -> tuple[tuple[str, ...], ...]:
+    """The letters of every axis of a result of this rank.
+
+    Raises:
+        RuleError: the rank does not fit.
+    """
+    return tuple(term.letters for term in parse(text).results[index].expand(rank))
+
+
 def stem(letter: str) -> str:
     """The name of the star that a letter was numbered from, or the letter itself."""
     return letter.partition(".")[0]
