@@ -8,7 +8,7 @@ import graphs
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
@@ -241,11 +241,13 @@ def test_broadcast(shapes: tuple[tuple[Size, ...], ...], result: tuple[Size, ...
     assert broadcast(*shapes) == result
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.sampled_from([1, 5]), max_size=4), min_size=1, max_size=3))
 def test_broadcast_is_numpy_s(shapes: list[list[int]]) -> None:
     assert broadcast(*map(tuple, shapes)) == np.broadcast_shapes(*map(tuple, shapes))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.data())
 def test_reshaped_is_numpy_s(shape: list[int], data: st.DataObject) -> None:
     total = int(np.prod(shape))

@@ -7,7 +7,7 @@ import operator
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zig.dims import Dim, Size, at_least_one, divide, number, product, symbol
@@ -64,16 +64,19 @@ def computed(draw: st.DrawFn, operations: tuple[Callable[[Size, Size], Size], ..
     return result
 
 
+@settings(deadline=None)
 @given(computed((operator.add, operator.sub, operator.mul)))
 def test_polynomials_agree_with_their_values(result: Computed) -> None:
     assert result.is_right()
 
 
+@settings(deadline=None)
 @given(computed((operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod)))
 def test_divisions_agree_with_their_values(result: Computed) -> None:
     assert result.is_right()
 
 
+@settings(deadline=None)
 @given(computed((operator.add, operator.mul)), computed((operator.add, operator.mul)))
 def test_a_product_divided_by_a_factor_is_the_other_factor(a: Computed, b: Computed) -> None:
     whole = a.size * b.size
@@ -81,11 +84,13 @@ def test_a_product_divided_by_a_factor_is_the_other_factor(a: Computed, b: Compu
     assert quotient is None or quotient == a.size or quotient * b.size == whole
 
 
+@settings(deadline=None)
 @given(st.integers(1, 50), st.integers(1, 50))
 def test_a_monomial_always_divides(a: int, b: int) -> None:
     assert divide(a * b * N * M, b * M) == a * N
 
 
+@settings(deadline=None)
 @given(computed((operator.add, operator.sub, operator.mul)), computed((operator.add, operator.sub, operator.mul)))
 def test_equal_polynomials_are_equal_and_have_one_hash(a: Computed, b: Computed) -> None:
     assert a.size + b.size == b.size + a.size

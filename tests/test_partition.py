@@ -9,7 +9,7 @@ import graphs
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from operators.cases import attention
 from scipy.sparse import coo_array
@@ -363,6 +363,7 @@ TIES = st.integers(1, 30).flatmap(
 )
 
 
+@settings(deadline=None)
 @given(TIES)
 def test_components_are_scipy_s(case: tuple[int, list[tuple[int, int]]]) -> None:
     count, ties = case

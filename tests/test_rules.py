@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zig.errors import RuleError
@@ -124,6 +124,7 @@ def written(operand: Operand, bound: frozenset[str]) -> str:
     return "~" * operand.carried + " ".join(map(term, operand.terms))
 
 
+@settings(deadline=None)
 @given(st.lists(operands(), min_size=1, max_size=3), st.lists(operands(), min_size=1, max_size=2), st.data())
 def test_round_trip(left: list[Operand], right: list[Operand], data: st.DataObject) -> None:
     letters = sorted({x for operand in (*left, *right) for term in operand.terms for x in term.letters})
@@ -132,6 +133,7 @@ def test_round_trip(left: list[Operand], right: list[Operand], data: st.DataObje
     assert parse(" -> ".join(sides)) == Rule(tuple(left), tuple(right), bound)
 
 
+@settings(deadline=None)
 @given(operands(), st.integers(0, 6))
 def test_expanding_gives_as_many_axes_as_the_rank(operand: Operand, rank: int) -> None:
     plain = sum(not term.star for term in operand.terms)
@@ -144,6 +146,7 @@ def test_expanding_gives_as_many_axes_as_the_rank(operand: Operand, rank: int) -
             operand.expand(rank)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab1*!()~,-> ", max_size=20))
 def test_any_text_is_a_rule_or_an_error_that_zig_raises(text: str) -> None:
     with contextlib.suppress(RuleError):

@@ -54,6 +54,9 @@ class Dim:
     def __mod__(self, other: Size) -> Size:
         return symbol(f"({self})%({other})") if divide(self, other) is None else 0
 
+    def __rmod__(self, other: Size) -> Size:
+        return symbol(f"({other})%({self})")
+
     __radd__ = __add__
     __rmul__ = __mul__
 
