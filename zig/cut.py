@@ -34,6 +34,7 @@ class Surgeon:
         self.model = self.graph.editable()
         self.nodes = {out.name: node for node in self.model.graph for out in node.outputs}
         self.values: dict[str, Array] = {}
+        self.taken = self.model.graph.initializers.keys() | self.nodes.keys()
 
     def operate(self) -> ir.Model:
         """Cut the weights, fold constants, and let shapes, attributes and operands follow."""
@@ -125,8 +126,8 @@ class Surgeon:
 
     def add_initializer(self, name: str, value: Array) -> ir.Value:
         """A new initializer under a name that is free."""
-        taken = self.model.graph.initializers.keys() | self.nodes.keys()
-        free = next(n for i in range(len(taken) + 1) if (n := name if not i else f"{name}_{i}") not in taken)
+        free = next(n for i in range(len(self.taken) + 1) if (n := f"{name}_{i}" if i else name) not in self.taken)
+        self.taken.add(free)
         tensor = ir.tensor(value, name=free)
         fresh = ir.Value(name=free, shape=ir.Shape(value.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.model.graph.register_initializer(fresh)

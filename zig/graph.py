@@ -104,8 +104,9 @@ class Graph:
                 import onnx_ir  # noqa: PLC0415
 
                 external = onnx_ir.serde.deserialize_tensor(tensor, str(self.folder.absolute()))
-                return np.asarray(external.numpy())
-            self._arrays[name] = numpy_helper.to_array(tensor)
+                self._arrays[name] = np.asarray(external.numpy())
+            else:
+                self._arrays[name] = numpy_helper.to_array(tensor)
         return self._arrays[name]
 
     def constant(self, name: str) -> np.ndarray[Any, Any] | None:
