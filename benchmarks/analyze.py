@@ -32,6 +32,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+import numpy as np
 import onnx
 import torch
 import zoo
@@ -58,7 +59,8 @@ before, start = peak(), time.perf_counter()
 graph = load(sys.argv[1])
 loaded = time.perf_counter()
 partition = analyze(graph)
-print(len(graph.nodes), len(partition), loaded - start, time.perf_counter() - loaded, before, peak())
+took = time.perf_counter() - loaded
+print(len(graph.nodes), len(partition), partition.flow.count, loaded - start, took, before, peak())
 """
 
 
@@ -272,8 +274,13 @@ def against_reading(models: Iterable[Model], rounds: int) -> Iterator[tuple[str,
         yield (case, *taking_turns(ours, theirs, rounds), TWICE)
 
 
-def growth(names: Iterable[str], folder: Path, rounds: int) -> None:
-    """Print a line for each model: nodes, groups, time to load and to analyse, and memory, each in its own process."""
+def growth(names: Iterable[str], folder: Path, rounds: int) -> list[tuple[float, float, float]]:
+    """Print a line for each model: nodes, groups, time to load and to analyse, and memory, each in its own process.
+
+    Returns:
+        Nodes, units and seconds of analysis of each model.
+    """
+    points = []
     print("\ngrowth (weights in a data file; memory above that of the imports)")
     print(f"{'':<20}{'MB':>8}{'nodes':>8}{'groups':>8}{'load ms':>10}{'analyze ms':>12}{'us/node':>9}{'memory MB':>11}")
     for name in names:
@@ -282,10 +289,26 @@ def growth(names: Iterable[str], folder: Path, rounds: int) -> None:
         size = sum(file.stat().st_size for file in (path, path.with_suffix(".data")))
         runs = [subprocess.check_output([sys.executable, "-c", PEAK, path], text=True) for _ in range(rounds)]
         columns = zip(*(map(float, run.split()) for run in runs), strict=True)
-        nodes, groups, load, analysis, before, after = (statistics.median(column) for column in columns)
+        nodes, groups, units, load, analysis, before, after = (statistics.median(column) for column in columns)
         line = f"{name:<20}{size / 1e6:>8.1f}{nodes:>8.0f}{groups:>8.0f}{1e3 * load:>10.1f}{1e3 * analysis:>12.1f}"
         print(line + f"{1e6 * analysis / nodes:>9.0f}{after - before:>11.1f}", flush=True)
         path.with_suffix(".data").unlink()
+        points.append((nodes, units, analysis))
+    return points
+
+
+def plot(points: list[tuple[float, float, float]], target: Path) -> None:
+    """Draw the seconds for each node and for each unit against the number of nodes."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
+    nodes, units, seconds = (np.array(column) for column in zip(*sorted(points), strict=True))
+    axes.loglog(nodes, 1e6 * seconds / nodes, "o-", label="for each node")
+    axes.loglog(nodes, 1e6 * seconds / units, "s--", label="for each unit")
+    axes.set(xlabel="nodes", ylabel="analysis, microseconds", ylim=(0.1, 1000))
+    axes.legend()
+    axes.grid(True, which="both", alpha=0.3)
+    figure.savefig(target)
 
 
 def main() -> None:
@@ -293,6 +316,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", choices=("peer", "process", "growth"), help="only this table")
     parser.add_argument("--exporter", choices=("torchscript", "dynamo"), default="torchscript")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the growth with depth (needs matplotlib)")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -306,8 +330,11 @@ def main() -> None:
             models = (export(name, place, options.exporter) for name in ("resnet50", "gpt-2-64"))
             show("whole processes", ("zig analyze", "onnx.load"), against_reading(models, options.rounds))
         if options.table in (None, "growth"):
-            names = ("gpt-8-64", "gpt-32-64", "gpt-128-64", "gpt-8-256", "gpt-8-1024")
-            growth(names, place, min(options.rounds, 3))
+            depths = [f"gpt-{layers}-64" for layers in (2, 8, 32, 128, 330)]
+            points = growth(depths, place, min(options.rounds, 3))
+            growth(("gpt-8-256", "gpt-8-1024"), place, min(options.rounds, 3))
+            if options.plot:
+                plot(points, options.plot)
 
 
 if __name__ == "__main__":

@@ -72,15 +72,20 @@ GROUPED = "h = Conv (x, w, b)\nk = Conv <group = {g}> (h, u)\nz = Conv (k, v)"
 GROUPED_SIZES = {"x": "N 3 5 5", "w": "g*d 3 1 1", "b": "g*d", "u": "g*e d 3 3", "v": "2 g*e 1 1"}
 
 
-@pytest.mark.parametrize("forks", ["heads", "head_dims", "finest"])
+BY_GROUP, BY_POSITION = "g: b.0 u.0 w.0 | v.1", "d: b.0 w.0 | u.1; e: u.0 | v.1"
+
+
 @pytest.mark.parametrize(
-    ("sizes", "groups"),
+    ("sizes", "forks", "groups"),
     [
-        ({"g": 4, "d": 2, "e": 3}, "g: b.0 u.0 w.0 | v.1"),
-        ({"g": 2, "d": 4, "e": 3}, "d: b.0 w.0 | u.1; e: u.0 | v.1"),
+        ({"g": 4, "d": 2, "e": 3}, "heads", BY_POSITION),
+        ({"g": 4, "d": 2, "e": 3}, "finest", BY_GROUP),
+        ({"g": 2, "d": 4, "e": 3}, "heads", BY_POSITION),
+        ({"g": 2, "d": 4, "e": 3}, "finest", BY_POSITION),
+        ({"g": 4, "d": 1, "e": 3}, "heads", BY_GROUP),
     ],
 )
-def test_a_grouped_convolution_goes_by_group_or_by_channel(forks: str, sizes: dict[str, int], groups: str) -> None:
+def test_a_grouped_convolution_goes_by_position_or_by_group(sizes: dict[str, int], forks: str, groups: str) -> None:
     partition = zig.analyze(graphs.build(GROUPED, **GROUPED_SIZES, **sizes), forks=forks)
     assert graphs.families(partition) == graphs.expected(groups, sizes)
 
@@ -265,13 +270,19 @@ def test_what_is_fixed_has_a_reason(body: str, tensor: str, reason: str) -> None
 
 
 def test_a_constant_that_leaks_is_named_with_its_value() -> None:
-    text = "h = Conv (x, w)\ny = Sigmoid (h)\nz = Conv <pads = [1, 1, 1, 1]> (y, v)"
-    partition = zig.analyze(graphs.build(text, x="N 3 5 5", w="4 3 1 1", v="2 4 3 3"))
+    text = "h = Conv (x, w)\ny = Sigmoid (h)\nz = ReduceSum (y, channels)"
+    partition = zig.analyze(graphs.build(text, x="N 3 5 5", w="4 3 1 1", channels=[1]))
     assert len(partition) == 0
     found = next(fixed for fixed in partition.fixed if (fixed.tensor, fixed.axis) == ("w", 0))
-    assert found.reason.startswith("rests at 0.5 where Conv")
+    assert found.reason.startswith("rests at 0.5 where ReduceSum")
     assert found.size == 4
     assert found.node
+
+
+def test_a_weight_that_reads_a_constant_that_would_leak_is_a_member() -> None:
+    text = "h = Conv (x, w)\ny = Sigmoid (h)\nz = Conv <pads = [1, 1, 1, 1]> (y, v)"
+    partition = zig.analyze(graphs.build(text, x="N 3 5 5", w="4 3 1 1", v="2 4 3 3"))
+    assert graphs.families(partition) == graphs.expected("c: v.1 w.0", {"c": 4})
 
 
 def test_part_of_an_axis_may_be_fixed() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from zig.errors import RuleError
 from zig.operators import OPERATORS
-from zig.rules import Operand, Rule, Term, parse, spell
+from zig.rules import Operand, Rule, Term, Use, parse, products, spell
 
 
 def test_a_rule_has_operands_results_and_bound_letters() -> None:
@@ -70,13 +70,27 @@ def test_a_rank_that_does_not_fit_is_an_error(operand: str, rank: int) -> None:
 
 def test_spelling_numbers_stars_of_all_operands_alike() -> None:
     spelling = spell("n *s!, *s -> n *s", (3, 1))
-    assert spelling.operands == ((("n",), ("s.2",), ("s.1",)), (("s.1",),))
-    assert spelling.bound == {"s.1", "s.2"}
-    assert spelling.named == {"n", "s.1", "s.2"}
+    assert [letter.name for letter in spelling.letters] == ["n", "s.2", "s.1"]
+    assert {letter.name for letter in spelling.letters if letter.bound} == {"s.1", "s.2"}
+    assert all(letter.named for letter in spelling.letters)
+    assert spelling.letters[2].uses == (Use(0, 2, None), Use(1, 0, None))
+    assert spelling.stars == {"s": 2}
 
 
 def test_an_absent_operand_has_no_letters() -> None:
-    assert spell("a, b, c -> a", (1, None, 1)).operands == ((("a",),), (), (("c",),))
+    letters = spell("a, b, c -> a", (1, None, 1)).letters
+    assert [(letter.name, letter.uses[0].operand) for letter in letters] == [("a", 0), ("c", 2)]
+
+
+def test_product_axes_are_spelled_piece_by_piece() -> None:
+    spelling = spell("n (g c) -> n g", (2,))
+    assert spelling.products == ((0, 1, ("g", "c")),)
+    assert [letter.uses for letter in spelling.letters[1:]] == [(Use(0, 1, 0),), (Use(0, 1, 1),)]
+
+
+def test_products_of_letters_are_costs() -> None:
+    assert products("b k + *", ("b.1", "m", "k")) == (("b.1", "k"), ("b.1", "m", "k"))
+    assert products("x", ("m",)) == ()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("torch", reason="the zoo is made of torch modules")
 
 import zoo
+from architectures import PATTERNS
 
 import zig
 
@@ -23,7 +24,7 @@ EFFECT = 1e-3
 
 def speed(name: str, exporter: str) -> list[pytest.MarkDecorator]:
     """The default run has every small net by both exporters; other exports of patterns differ in little."""
-    quick = zoo.ZOO[name].small and (exporter in ("dynamo", "torchscript") or name not in zoo.PATTERNS)
+    quick = zoo.ZOO[name].small and (exporter in ("dynamo", "torchscript") or name not in PATTERNS)
     return [] if quick else [pytest.mark.slow]
 
 
@@ -79,7 +80,8 @@ def test_the_zoo_is_complete() -> None:
         alexnet vgg11 vgg11_bn resnet18 resnet50 resnext50_32x4d wide_resnet50_2 densenet121 squeezenet1_1
         googlenet inception_v3 mobilenet_v2 mobilenet_v3_small mnasnet1_0 efficientnet_b0 efficientnet_v2_s
         regnet_x_400mf regnet_y_400mf shufflenet_v2_x1_0 convnext_tiny vit_b_32 swin_t swin_v2_t maxvit_t bert
-        distilbert gpt2 vit unet superres lstm gru grouped conv1d conv3d instancenorm groupnorm layernorm
+        distilbert roberta deberta modernbert gpt2 opt llama mistral qwen2 qwen3 gemma phi mamba t5 bart whisper vit
+        swin detr segformer clip wav2vec2 unet superres lstm gru grouped conv1d conv3d instancenorm groupnorm layernorm
         rmsnorm tied_lm shared_conv
     """
     assert not set(families.split()) - set(zoo.ZOO)

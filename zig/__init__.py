@@ -14,6 +14,7 @@ from zig.verify import Comparison, verify  # not lazy: the module has the functi
 
 if TYPE_CHECKING:
     from zig.budget import Budget, cost
+    from zig.explain import diff, why
     from zig.graph import Graph, load
     from zig.partition import NodeGroup, Partition, analyze
     from zig.plan import Plan, prune
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "OTO": "zig.training.oto",
     "Budget": "zig.budget", "cost": "zig.budget",
+    "diff": "zig.explain", "why": "zig.explain",
     "Graph": "zig.graph", "load": "zig.graph",
     "NodeGroup": "zig.partition", "Partition": "zig.partition", "analyze": "zig.partition",
     "Plan": "zig.plan", "prune": "zig.plan",
@@ -32,7 +34,7 @@ _HOMES = {
 }  # fmt: skip
 __all__ = [
     "OTO", "Budget", "Comparison", "Graph", "NodeGroup", "Partition", "Plan", "Report", "analyze", "compress", "cost",
-    "load", "prune", "verify", "zero",
+    "diff", "load", "prune", "verify", "why", "zero",
 ]  # fmt: skip
 
 

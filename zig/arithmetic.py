@@ -304,7 +304,7 @@ BROADCASTING = {
 def _window(node: Node, inputs: list[Any], _: Any) -> tuple[Size, ...]:
     """Spatial sizes of a convolution or pooling window, by ONNX's formula."""
     x: Any = inputs[0]
-    weight: Any = inputs[1] if node.op == "Conv" else None
+    weight: Any = inputs[1] if node.op.endswith("Conv") else None
     kernel = node.attribute("kernel_shape") or list(weight[2:])
     count = len(kernel)
     strides, dilations = (node.attribute(n) or [1] * count for n in ("strides", "dilations"))
@@ -336,12 +336,44 @@ def _flattened(node: Node, inputs: list[Any], _: Any) -> tuple[Size, ...]:
 
 
 def _resized(node: Node, inputs: list[Any], values: list[Any]) -> tuple[Size, ...]:
-    if len(values) > 3 and values[3] is not None:
-        return tuple(values[3].tolist())
-    scales = values[2 if len(values) > 2 else 1]
-    return tuple(
-        s * int(k) if float(k).is_integer() else s // int(1 / k) for s, k in zip(inputs[0], scales, strict=True)
-    )
+    if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise RuleError("the sizes are limits")
+    sizes = list(inputs[0])
+    axes = node.attribute("axes") or range(len(sizes))
+    given = values[3] if len(values) > 3 else None
+    if given is None:
+        scales = values[2 if len(values) > 2 else 1]
+        given = np.array([_scaled(sizes[a], float(k)) for a, k in zip(axes, scales, strict=True)], object)
+    for axis, n in zip(axes, given.tolist(), strict=True):
+        sizes[axis] = n
+    return tuple(sizes)
+
+
+def _scaled(size: Size, scale: float) -> Size:
+    if isinstance(size, int):
+        return int(size * scale)
+    if scale.is_integer():
+        return size * int(scale)
+    if not (1 / scale).is_integer():
+        raise RuleError("a dynamic size is scaled by a fraction")
+    return size // int(1 / scale)
+
+
+def _quantized_window(node: Node, inputs: list[Any], values: list[Any]) -> tuple[Size, ...]:
+    given = [inputs[0], inputs[3]] if node.op.endswith("Conv") else inputs[:1]
+    return _channels_last(node, given, values) if node.attribute("channels_last", 0) else _window(node, given, values)
+
+
+def _channels_last(node: Node, inputs: list[Any], values: list[Any]) -> tuple[Size, ...]:
+    n, *space, c = inputs[0]
+    n, c, *space = _window(node, [(n, c, *space), *inputs[1:]], values)
+    return (n, *space, c)
+
+
+def _fused_matmul(node: Node, inputs: list[Any], values: list[Any]) -> tuple[Size, ...]:
+    turned = (node.attribute("transA", 0), node.attribute("transB", 0))
+    a, b = ((*x[:-2], x[-1], x[-2]) if turn else x for x, turn in zip(inputs, turned, strict=True))
+    return _matmul(node, [a, b], values)
 
 
 # How the sizes of an output follow where onnx's inference gave up.
@@ -360,4 +392,35 @@ SIZES: dict[str, Callable[..., tuple[Size, ...]]] = {
     "Slice": _sliced,
     "Resize": _resized,
     "Upsample": _resized,
+    **{
+        f"com.microsoft.{name}": lambda node, ins, vals: ins[0]
+        for name in (
+            "Gelu",
+            "BiasGelu",
+            "FastGelu",
+            "QuickGelu",
+            "SkipLayerNormalization",
+            "SkipSimplifiedLayerNormalization",
+            "RotaryEmbedding",
+            "QuantizeLinear",
+            "DequantizeLinear",
+            "QLinearSigmoid",
+            "QLinearLeakyRelu",
+            "QLinearSoftmax",
+        )
+    },
+    "SimplifiedLayerNormalization": lambda node, ins, vals: ins[0],
+    "com.microsoft.FusedConv": _window,
+    "com.microsoft.NhwcConv": _channels_last,
+    "com.microsoft.NhwcFusedConv": _channels_last,
+    "com.microsoft.NhwcMaxPool": _channels_last,
+    "com.microsoft.QLinearConv": _quantized_window,
+    "com.microsoft.QLinearAveragePool": _quantized_window,
+    "com.microsoft.QLinearGlobalAveragePool": lambda node, ins, vals: (*ins[0][:2], *[1] * (len(ins[0]) - 2)),
+    "com.microsoft.FusedMatMul": _fused_matmul,
+    "com.microsoft.TransposeMatMul": _fused_matmul,
+    "com.microsoft.MatMulNBits": lambda node, ins, vals: (*ins[0][:-1], node.attribute("N")),
+    "com.microsoft.Attention": lambda node, ins, vals: (*ins[0][:2], divide(ins[1][1], 3)),
+    "com.microsoft.MultiHeadAttention": lambda node, ins, vals: (*ins[0][:2], ins[2][2]),
+    "MaxUnpool": lambda node, ins, vals: tuple(vals[2].tolist()),
 }

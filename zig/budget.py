@@ -60,7 +60,7 @@ class Budget:
     def price(self, remove: Mask) -> tuple[int, int]:
         """Parameters and MACs that are left when the groups in `remove` (bool[G]) are gone."""
         gone = np.append(remove, False)[self._zigs]  # -1, what is fixed, reads the last entry
-        removed = np.add.reduceat(gone, self._starts, dtype=np.int64) if len(self._starts) else self._lengths
+        removed = np.diff(np.append(0, np.cumsum(gone))[np.append(self._starts, len(gone))])
         sizes = np.append(self._lengths - removed, 1).astype(np.float64)
         parameters, macs = (
             float((factor * sizes[table].prod(axis=1)).sum()) for factor, table in (self._weights, self._macs)

@@ -23,6 +23,7 @@ from zig.errors import UsageError, VerifyError, ZigError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from zig.explain import Change, Why
     from zig.partition import Partition
     from zig.surgery import Report
     from zig.verify import Comparison
@@ -68,6 +69,12 @@ Keep = Annotated[
     Optional[list[str]],  # noqa: UP045 - typer reads the annotation at run time on Python 3.10 too
     typer.Option(
         "--keep", metavar="PATTERN", help="Never prune initializers of this name (* and ? match); repeatable."
+    ),
+]
+Rewrite = Annotated[
+    bool,
+    typer.Option(
+        "--allow-rewrite", help="Free streams under LayerNormalization: each is then written out in ten small nodes."
     ),
 ]
 ForksOption = Annotated[Forks, typer.Option("--forks", help="What goes together where an axis is split, as for heads.")]
@@ -151,6 +158,15 @@ def analyze(
     as_json: Json = False,
     forks: ForksOption = Forks.heads,
     keep: Keep = None,
+    rewrite: Rewrite = False,
+    why: Annotated[
+        Optional[str],  # noqa: UP045 - as above
+        typer.Option("--why", metavar="TENSOR", help="Say why this weight can't be pruned, and what would free it."),
+    ] = None,
+    diff: Annotated[
+        Picture,
+        typer.Option("--diff", metavar="A", help="Compare with the groups of another model, which comes first."),
+    ] = None,
     svg: Annotated[Picture, typer.Option("--svg", metavar="FILE", help="Draw the groups as SVG (graphviz).")] = None,
     pdf: Annotated[Picture, typer.Option("--pdf", metavar="FILE", help="Draw the groups as PDF (graphviz).")] = None,
     dot: Annotated[Picture, typer.Option("--dot", metavar="FILE", help="Write the drawing as graphviz text.")] = None,
@@ -161,7 +177,16 @@ def analyze(
     pictures = [(form, target) for form, target in (("svg", svg), ("pdf", pdf), ("dot", dot)) if target]
     for _, target in pictures:
         _check_target(target)
-    partition = zig.analyze(model, forks=forks.value, keep=tuple(keep or ()))
+    partition = zig.analyze(model, forks=forks.value, keep=tuple(keep or ()), rewrite=rewrite)
+    if why is not None:
+        reasons = zig.why(partition, why)
+        _print_json([reason._asdict() for reason in reasons]) if as_json else _show_reasons(why, reasons)
+        return
+    if diff is not None:
+        first = zig.analyze(diff, forks=forks.value, rewrite=rewrite)
+        changes = zig.diff(first, partition)
+        _print_json([change._asdict() for change in changes]) if as_json else _show_changes(diff, model, changes)
+        return
     for form, target in pictures:
         _draw(partition, target, form)
     summary = partition.summary()
@@ -176,7 +201,10 @@ def prune(
     model: Model,
     output: Target,
     ratio: Annotated[float, typer.Option("--ratio", help="The share to remove, between 0 and 1.", show_default=False)],
-    of: Annotated[Of, typer.Option("--of", help="What the ratio is a share of.")] = Of.params,
+    of: Annotated[
+        Optional[Of],  # noqa: UP045 - as above
+        typer.Option("--of", help="What the ratio is a share of: params, or groups where the scope is local."),
+    ] = None,
     criterion: Annotated[
         Criterion, typer.Option("--criterion", help="What makes a group important.")
     ] = Criterion.magnitude,
@@ -187,6 +215,7 @@ def prune(
     seed: Seed = 0,
     forks: ForksOption = Forks.heads,
     keep: Keep = None,
+    rewrite: Rewrite = False,
     as_json: Json = False,
 ) -> None:
     """Zero the least important groups.
@@ -194,15 +223,17 @@ def prune(
     The file keeps its shape; `zig compress` then makes it small.
     """
     import zig
+    from zig.plan import default_measure
 
     if not 0 < ratio < 1:
         raise UsageError(f"--ratio is {ratio:g}; give a share between 0 and 1, such as 0.5")
     _check_target(output)
-    partition = zig.analyze(model, forks=forks.value, keep=tuple(keep or ()))
+    partition = zig.analyze(model, forks=forks.value, keep=tuple(keep or ()), rewrite=rewrite)
+    measure = of.value if of else default_measure(scope.value)
     plan = zig.prune(
         partition,
         ratio=ratio,
-        of=of.value,
+        of=measure,
         criterion=criterion.value,
         scope=scope.value,
         seed=seed,
@@ -210,9 +241,9 @@ def prune(
     )
     with _writing(output):
         zig.zero(plan, output)
-    reached = plan.reached[of.value]
+    reached = plan.reached[measure]
     if reached < ratio and plan.remove.sum() == len(partition) - len(partition.node_groups):
-        _warn([f"only {reached:.1%} of {of.value} can go, not {ratio:.1%}: the rest is fixed, `zig analyze` says why"])
+        _warn([f"only {reached:.1%} of {measure} can go, not {ratio:.1%}: the rest is fixed, `zig analyze` says why"])
     before, after = zig.cost(partition), zig.cost(partition, plan.remove)
     removed, groups = int(plan.remove.sum()), len(partition)
     if as_json:
@@ -230,6 +261,7 @@ def compress(
     ] = 0.0,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare the outputs before writing.")] = True,
     strict: Annotated[bool, typer.Option("--strict", help="Fail where no group can be removed.")] = False,
+    rewrite: Rewrite = False,
     samples: Samples = 3,
     seed: Seed = 0,
     rtol: Rtol = 1e-4,
@@ -252,6 +284,7 @@ def compress(
             tolerance=tolerance,
             check=verify,
             strict=strict,
+            rewrite=rewrite,
             samples=samples,
             seed=seed,
             rtol=rtol,
@@ -327,6 +360,25 @@ def demo(
     run(out, quick=quick)
 
 
+@app.command(epilog="Example: zig view model.onnx --port 8600")
+def view(
+    model: Annotated[
+        Optional[Path],  # noqa: UP045 - as above
+        typer.Argument(metavar="[MODEL]", help="An ONNX file, or a folder of them; by default this folder."),
+    ] = None,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Where to listen.")] = 8501,
+    headless: Annotated[bool, typer.Option("--headless", help="Open no browser.")] = False,
+) -> int:
+    """Open the app.
+
+    It shows the graph, its groups and what pruning would do, in a browser on this machine. It opens files of the
+    model's folder only.
+    """
+    from zig.app.launch import launch
+
+    return launch(model or Path(), port, headless)
+
+
 def _check_target(target: Path) -> None:
     """Refuse a place that can't be written before any work is done."""
     if target.exists() and not target.is_file():
@@ -388,6 +440,25 @@ def _show_summary(name: str, summary: dict[str, Any]) -> None:
     if summary["unknown_operators"]:
         unknown = ", ".join(summary["unknown_operators"])
         _warn([f"unknown operators: {unknown}; what touches them is fixed, unless zig.analyze(operators=) gets rows"])
+
+
+def _show_reasons(tensor: str, reasons: list[Why]) -> None:
+    if not reasons:
+        print(f"{tensor} can be pruned along all of its axes.")
+    for why in reasons:
+        print(f"{tensor} axis {why.axis}, {why.size} indices: {why.reason}")
+        way = [*why.chain, why.node] if why.node and why.node not in why.chain else why.chain
+        if way:
+            print(f"  on the way: {' -> '.join(way)}")
+        print(f"  what would free them: {why.advice}")
+
+
+def _show_changes(first: Path, second: Path, changes: list[Change]) -> None:
+    if not changes:
+        print(f"{first} and {second} have the same groups.")
+        return
+    rows = [[change.name, str(change.before or "-"), str(change.after or "-")] for change in changes]
+    _show([_table(["node group", str(first), str(second)], rows)])
 
 
 def _reasons(fixed: list[dict[str, Any]]) -> list[list[str]]:

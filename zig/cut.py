@@ -6,6 +6,7 @@ node.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,9 @@ class Surgeon:
         """Cut the weights, fold constants, and let shapes, attributes and operands follow."""
         touched = [call for call in self.flow.calls if any(self._touches(t) for t in (*call.inputs, *call.outputs))]
         self.values = arithmetic.evaluate(self.graph, self._new_shapes(touched))
-        for call in touched:
+        stored = {id(call): call for call, axis in self.flow.stored if self.touches(axis)}
+        self._store(stored.values())
+        for call in (call for call in touched if id(call) not in stored):
             cut = Cut(self, call)
             operator = self.flow.operators[call.node.op]
             for attribute, letter in operator.sizes.items():
@@ -115,25 +118,50 @@ class Surgeon:
                     )
                 Cut(self, call).set_operand(i, old)
 
+    def cut_weight(self, name: str) -> Array:
+        """What is left of an initializer."""
+        return self._cut(self.weights(name), self.flow.weights[name])
+
+    def _cut(self, value: Array, tensor: Tensor | None) -> Array:
+        for axis, mask in enumerate(map(self.keep, tensor.axes if tensor else ())):
+            value = value if mask.all() else np.compress(mask, value, axis=axis)
+        return value
+
     def _cut_weights(self) -> None:
-        for name, tensor in self.flow.weights.items():
-            masks = [self.keep(axis) for axis in tensor.axes]
-            value = self.weights(name)
-            for axis, mask in enumerate(masks):
-                value = value if mask.all() else np.compress(mask, value, axis=axis)
+        for name in self.flow.weights:
+            value = self.cut_weight(name)
             if value is not self.graph.array(name):
                 replace(self.model, self.nodes, self.graph, name, value)
 
-    def add_initializer(self, name: str, value: Array) -> ir.Value:
-        """A new initializer under a name that is free."""
+    def free_name(self, name: str) -> str:
+        """The name, with a number where it is taken."""
         free = next(n for i in range(len(self.taken) + 1) if (n := f"{name}_{i}" if i else name) not in self.taken)
         self.taken.add(free)
+        return free
+
+    def add_initializer(self, name: str, value: Array) -> ir.Value:
+        """A new initializer under a name that is free."""
+        free = self.free_name(name)
         tensor = ir.tensor(value, name=free)
         fresh = ir.Value(name=free, shape=ir.Shape(value.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.model.graph.register_initializer(fresh)
         return fresh
 
     # constants
+
+    def _store(self, calls: Iterable[Call]) -> None:
+        """Keep what calls on weights alone compute over axes that are cut: the value they had with the whole axis."""
+        results = [pair for call in calls for pair in zip(call.node.outputs, call.outputs, strict=False)]
+        wanted = {name: tensor for name, tensor in results if name}
+        for name, whole in self.graph.compute(list(wanted), self.weights).items() if wanted else ():
+            result = next(out for out in self.nodes[name].outputs if out.name == name)
+            result.name = self.free_name(f"{name}.before")
+            value = self.add_initializer(f"{name}.stored", self._cut(whole, wanted[name]))
+            same = ir.node("Identity", [value], name=name)  # an output of the model may be no initializer
+            same.outputs[0].name, same.outputs[0].type = name, result.type
+            ir.convenience.replace_all_uses_with(result, same.outputs[0], replace_graph_outputs=True)
+            self.model.graph.insert_after(self.nodes[name], same)
+            self.nodes[name] = same
 
     def _leaves_constant(self, part: Part) -> bool:
         gone = ~self.keep((part,))
@@ -164,7 +192,7 @@ class Surgeon:
     def _add_to_bias(self, call: Call, added: Array, keep: Mask) -> None:
         cut, dtype = Cut(self, call), self.graph.array(call.node.inputs[1]).dtype
         if call.node.op == "MatMul":
-            cut.append_add(added.astype(dtype))
+            cut.append("Add", added.astype(dtype))
             return
         if call.has(2):
             bias = self.weights(call.node.inputs[2]).astype(np.float64) + np.zeros(len(keep))
@@ -246,19 +274,69 @@ class Cut:
         self.surgeon.model.graph.insert_before(self.node, node)
         self._connect(0, node.outputs[0])
 
-    def append_add(self, value: Array) -> None:
-        """Add a constant to the node's result, under the result's own name."""
+    def append(self, operator: str, value: Array) -> None:
+        """Add a constant to the node's result, or multiply it by one, under the result's own name."""
         result = self.node.outputs[0]
         name = result.name
-        result.name = f"{name}.before_bias"
-        bias = self.surgeon.add_initializer(f"{name}.bias", value)
-        add = ir.node("Add", [result, bias], name=f"{name}.add_bias")
-        fresh = add.outputs[0]
+        result.name = f"{name}.before_{operator.lower()}"
+        constant = self.surgeon.add_initializer(f"{name}.{operator.lower()}.operand", value)
+        node = ir.node(operator, [result, constant], name=f"{name}.{operator.lower()}")
+        fresh = node.outputs[0]
         fresh.name, fresh.type, fresh.shape = name, result.type, result.shape
         ir.convenience.replace_all_uses_with(result, fresh, replace_graph_outputs=True)
-        add.replace_input_with(0, result)
-        self.surgeon.model.graph.insert_after(self.node, add)
-        self.surgeon.nodes[str(name)] = add
+        node.replace_input_with(0, result)
+        self.surgeon.model.graph.insert_after(self.node, node)
+        self.surgeon.nodes[str(name)] = node
+
+    def constant(self, value: float) -> ir.Value:
+        """A number of the result's type."""
+        return self.surgeon.add_initializer(f"{self._name}.constant", np.array(value, self.dtype))
+
+    def integers(self, values: list[int]) -> ir.Value:
+        """A list of whole numbers."""
+        return self.surgeon.add_initializer(f"{self._name}.integers", np.array(values, np.int64))
+
+    def insert(self, operator: str, *operands: ir.Value | None, **attributes: Any) -> ir.Value:
+        """The result of a new node that stands before this one."""
+        node = ir.node(operator, operands, attributes=attributes)
+        node.name = node.outputs[0].name = self.surgeon.free_name(f"{self._name}.{operator.lower()}")
+        self.surgeon.model.graph.insert_before(self.node, node)
+        return node.outputs[0]
+
+    def replace(self, value: ir.Value) -> None:
+        """Let the result of an inserted node stand for the node's own, under its name."""
+        result = self.node.outputs[0]
+        name, result.name = result.name, self.surgeon.free_name(f"{result.name}.before")
+        value.name, value.type, value.shape = name, result.type, result.shape
+        ir.convenience.replace_all_uses_with(result, value, replace_graph_outputs=True)
+        inserted = value.producer()
+        assert inserted is not None
+        self.surgeon.nodes[self._name] = inserted
+
+    @property
+    def _name(self) -> str:
+        return str(next(name for name in self.call.node.outputs if name))
+
+    def share(self, axes: Iterable[Axis]) -> float:
+        """Which share of these axes stays: the product of what is left of each part."""
+        live = [part for axis in axes for part in axis if part.live]
+        return float(np.prod([self.keep((part,)).mean() for part in live]))
+
+    @property
+    def dtype(self) -> Any:
+        """The element type of the node's result.
+
+        Raises:
+            RuleError: it is not known.
+        """
+        if not self.surgeon.graph.types.get(self._name):
+            raise RuleError(f"the type of '{self._name}' is not known; run onnx's shape inference on the model first")
+        return ir.DataType(self.surgeon.graph.types[self._name]).numpy()
+
+    def weight(self, index: int) -> Array | None:
+        """An operand that is an initializer, as it will be after the cut."""
+        name = self.call.node.inputs[index] if self.call.has(index) else ""
+        return self.surgeon.cut_weight(name) if name in self.surgeon.flow.weights else None
 
     def _connect(self, index: int, value: ir.Value) -> None:
         if index >= len(self.node.inputs):

@@ -37,7 +37,7 @@ def same_shape(graph: Graph, weights: Weights | None) -> ir.Model:
 def replace(model: ir.Model, nodes: dict[str | None, ir.Node], graph: Graph, name: str, value: Array) -> None:
     """Give an initializer, or the Constant node that stands for one, another value."""
     dtype = ir.DataType(graph.initializers[name].data_type)
-    tensor = ir.Tensor(np.ascontiguousarray(value), dtype=dtype, name=name)
+    tensor = ir.Tensor(np.ascontiguousarray(value).reshape(value.shape), dtype=dtype, name=name)
     initializer = model.graph.initializers.get(name)
     if initializer is not None:
         initializer.const_value = tensor

@@ -1,9 +1,7 @@
 """The one idea: run the network once, not with numbers but with units.
 
-Each axis of each tensor is a product of **parts**; a part carries, for each of its indices, the unit it belongs to and
-the value it rests at when that unit's group is zero. A weight's axes start with fresh units, an operator's rule says
-how units pass and which are tied, and what can't be removed is fixed, with a reason. Splitting a live part into rows
-and columns is a **fork**: a dense tensor can lose whole rows or whole columns, which `zig.partition` decides.
+A weight's axes start with fresh units, an operator's rule says how units pass and which are tied, and what can't be
+removed is fixed, with a reason.
 
 The same flow serves the analysis (every weight slice is zero once its group is) and surgery (`resting` gives the actual
 values), so that what is called removable is judged by the same rules in both.
@@ -11,40 +9,41 @@ values), so that what is called removable is judged by the same rules in both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zig.dims import Dim, Size, divide, number, product
+from zig.arithmetic import anonymous
+from zig.dims import Dim, Size, divide, product, symbol
 from zig.errors import RuleError
-from zig.rules import Rule, Spelling, Term, parse, spell, spell_result, stem
+from zig.parts import Parts
+from zig.rules import Letter, Operand, Rule, Spelling, parse, products, spell, spell_result, stem
 from zig.units import (
     Axis,
     Call,
     Contraction,
-    Fork,
     Part,
-    Reason,
     Rest,
     Resting,
     Tensor,
     Units,
-    common,
-    dead_part,
     first_live,
     is_const,
     is_weight,
-    live_parts,
     size,
 )  # fmt: skip
+
+Column = list[tuple[int, Part]]  # parts of one size that are tied, with the operand that each came from
+Columns = list[Column]
 
 if TYPE_CHECKING:
     from zig.graph import Graph, Node
     from zig.operators import Operator
 
 
-class Flow:
+class Flow(Parts):
     """Units on their way through a graph; after `run`, the ties, forks, fixes and leaks that it found."""
 
     def __init__(self, graph: Graph, operators: Mapping[str, Operator], resting: Resting | None = None):
@@ -55,26 +54,21 @@ class Flow:
             operators: the dictionary.
             resting: the actual values; None for the analysis, where the slices of a zero group are zero.
         """
-        self.graph, self.operators, self.resting = graph, operators, resting
-        self.count = 1  # the next fresh unit; 0 means fixed
-        self.reasons: list[Reason] = [Reason("", "")]
-        self.ties: list[tuple[Units, Units]] = []
-        self.fixes: list[tuple[Units, int]] = []
+        super().__init__(resting)
+        self.graph, self.operators = graph, operators
         self.leaks: list[tuple[Units, int]] = []  # fixed only by the value they rest at
-        self.forks: list[Fork] = []
         self.heads: list[Units] = []  # batch axes of products of two activations
+        self.blocks: list[Units] = []  # blocks of block-diagonal weights
+        self.stored: list[tuple[Call, Axis]] = []  # axes of weights that a call on weights alone computes over
         self.members: list[Units] = []
         self.weights: dict[str, Tensor] = {}
         self.calls: list[Call] = []
         self.contractions: list[Contraction] = []
         self.costs: list[tuple[str, list[Part]]] = []
-        self.parts: dict[int, Part] = {}  # every distinct array of units, for node groups
         self.unknown: dict[str, None] = {}
         self._parameters: dict[str, Node] = {}
         self._tensors: dict[str, Tensor | None] = {}
-        self._splits: dict[tuple[int, int], tuple[Units, Units]] = {}
-        self._joins: dict[tuple[int, int], Units] = {}
-        self._reason_ids: dict[Reason, int] = {}
+        self._outcomes: dict[tuple[Any, ...], float] = {}
 
     def run(self) -> Flow:
         """Send units through every node, then fix what reaches the model's outputs."""
@@ -92,176 +86,15 @@ class Flow:
             self.fix(self.tensor(name), self.reason(f"is part of the model's output '{name}'", ""))
         return self
 
-    # -- units ---------------------------------------------------------------------------------------------------
-
-    def fresh(self, count: int, rest: Rest | float = 0.0) -> Part:
-        """A part of new units."""
-        units = np.arange(self.count, self.count + count)
-        self.count += count
-        return self.part(units, np.full(count, rest, np.float64))
-
-    def part(self, units: Units, rest: Rest) -> Part:
-        """A part that carries these units, registered so that its array stays alive and is counted once."""
-        part = Part(len(units), units, rest)
-        self.parts[id(units)] = part
-        return part
-
-    def dead(self, shape: Iterable[Size], why: int = 0) -> Tensor:
-        """A tensor in which nothing can go."""
-        return Tensor(tuple(() if n == 1 else (Part(n, why=why),) for n in shape))
-
-    def reason(self, text: str, node: str) -> int:
-        """The number of a reason, kept once."""
-        reason = Reason(text, node)
-        if reason not in self._reason_ids:
-            self._reason_ids[reason] = len(self.reasons)
-            self.reasons.append(reason)
-        return self._reason_ids[reason]
-
-    def fix(self, what: Tensor | Part | Axis | None, why: int) -> None:
-        """Nothing along these parts can be removed."""
-        for part in live_parts(what):
-            self.fixes.append((part.units, why))
-
-    def tie(self, a: Part, b: Part, node: Node) -> None:
-        """Index i of both is removed together, or not at all."""
-        if a.units is b.units:
-            return
-        if not (a.live and b.live):
-            live, other = (a, b) if a.live else (b, a)
-            self.fix(live, other.why or self.reason(f"meets an axis at {node} that no weight makes", node.name))
-            return
-        whole = (a.units > 0) & (b.units > 0)
-        if whole.all():
-            self.ties.append((a.units, b.units))
-            return
-        why = self.reason(f"is joined at {node} with something that can't be removed", node.name)
-        self.ties.append((a.units[whole], b.units[whole]))
-        self.fixes.append((np.concatenate([a.units[~whole], b.units[~whole]]), why))
-
-    # -- parts ---------------------------------------------------------------------------------------------------
-
-    def split(self, part: Part, outer: Size, node: Node) -> tuple[Part, Part]:
-        """Cut a part into rows and columns; a live one becomes a fork."""
-        inner = divide(part.size, outer)
-        if not part.live or inner is None or not isinstance(outer, int) or not isinstance(inner, int):
-            if inner is None:
-                raise RuleError(f"an axis of {part.size} can't be split into {outer}")
-            self.fix(part, self.reason(f"is split into a dynamic size at {node}", node.name))
-            return Part(outer, why=part.why), Part(inner, why=part.why)
-        key = (id(part.units), outer)
-        if key not in self._splits:
-            self._splits[key] = self.fresh(outer).units, self.fresh(inner).units
-            self.forks.append(Fork(part.units.reshape(outer, inner), *self._splits[key], False, node.name))
-        rows, columns = self._splits[key]
-        table = part.rest.reshape(outer, inner)
-        return Part(outer, rows, common(table, 1)), Part(inner, columns, common(table, 0))
-
-    def flat(self, axis: Axis, node: Node) -> Part:
-        """The axis as a single part; two live ones become a fork the other way round.
-
-        Raises:
-            RuleError: a live part stands beside one of dynamic size.
-        """
-        if len(axis) < 2:
-            return axis[0] if axis else Part(1)
-        live = [part for part in axis if part.live]
-        if not live:
-            return Part(product(p.size for p in axis), why=axis[0].why)
-        if not all(isinstance(part.size, int) for part in axis):
-            raise RuleError("it cuts an axis that is merged with one of dynamic size")
-        joined = axis[0]
-        for part in axis[1:]:
-            joined = self._join(joined, part, node)
-        return joined
-
-    def _join(self, outer: Part, inner: Part, node: Node) -> Part:
-        m, n = number(outer.size), number(inner.size)
-        if not (inner.live or outer.live):
-            return Part(m * n, why=outer.why or inner.why)
-        key = (id(outer.units) if outer.live else -m, id(inner.units) if inner.live else -n)
-        if key not in self._joins:
-            if outer.live and inner.live:
-                units = self.fresh(m * n).units
-                self.forks.append(Fork(units.reshape(m, n), outer.units, inner.units, True, node.name))
-            else:
-                units = np.repeat(outer.units, n) if outer.live else np.tile(inner.units, m)
-            self._joins[key] = units
-        rests = [p.rest if p.live else np.full(k, np.nan) for p, k in ((outer, m), (inner, n))]
-        if outer.live and inner.live and not self._is_frozen(outer) and not self._is_frozen(inner):
-            rest = np.where(rests[0][:, None] == rests[1][None, :], rests[0][:, None], np.nan).reshape(-1)
-        else:
-            rest = np.repeat(rests[0], n) if outer.live and not self._is_frozen(outer) else np.tile(rests[1], m)
-        return self.part(self._joins[key], rest)
-
-    def _is_frozen(self, part: Part) -> bool:
-        """Whether the analysis has fixed all of a part, so that the other side of a product decides what is removed."""
-        return self.resting is not None and self.resting.is_frozen(part.units)
-
-    def regroup(self, axes: Sequence[Axis], sizes: Sequence[Size], node: Node) -> tuple[Axis, ...]:
-        """The same elements in row-major order under other axis sizes: what Reshape does.
-
-        Raises:
-            RuleError: a size cuts across the parts.
-        """
-        todo = [part for axis in reversed(axes) for part in reversed(axis)]
-        result = []
-        for size_ in sizes:
-            axis, left = [], size_
-            while left != 1:
-                if not todo:
-                    raise RuleError(f"sizes {tuple(sizes)} do not match its input")
-                part = todo.pop()
-                quotient = divide(left, part.size)
-                if quotient is None:
-                    part, inner = self.split(part, left, node)
-                    todo.append(inner)
-                    quotient = 1
-                axis.append(part)
-                left = quotient
-            result.append(tuple(axis))
-        if todo:
-            raise RuleError(f"sizes {tuple(sizes)} do not match its input")
-        return tuple(result)
-
-    def align(self, axes: Sequence[Axis], node: Node) -> list[list[Part]]:
-        """Cut axes of one size into columns of parts of one size each, and tie the parts of a column."""
-        if all(len(axis) == 1 and axis[0].size == axes[0][0].size for axis in axes):
-            return [self._tied([axis[0] for axis in axes], node)]
-        if not any(part.live for axis in axes for part in axis):
-            dead = [dead_part(axis) for axis in axes if axis]
-            return [dead] if dead else []  # sizes that the model itself keeps equal
-        todo = [list(reversed(axis)) for axis in axes]
-        columns = []
-        while all(todo):
-            first = [stack[-1].size for stack in todo]
-            least = next((s for s in sorted(first, key=_order) if all(divide(f, s) is not None for f in first)), None)
-            if least is None:
-                flat = [self.flat(tuple(reversed(stack)), node) for stack in todo]
-                if len({part.size for part in flat}) > 1:
-                    raise RuleError("its operands have different sizes")
-                columns.append(flat)
-                todo = []
-                break
-            for stack in todo:
-                if stack[-1].size != least:
-                    stack.extend(reversed(self.split(stack.pop(), least, node)))
-            columns.append([stack.pop() for stack in todo])
-        if any(todo):
-            raise RuleError("its operands have different sizes")
-        return [self._tied(column, node) for column in columns]
-
-    def _tied(self, column: list[Part], node: Node) -> list[Part]:
-        for other in column[1:]:
-            self.tie(column[0], other, node)
-        return column
-
     # -- tensors and nodes ---------------------------------------------------------------------------------------
 
     def tensor(self, name: str) -> Tensor | None:
         """The tensor of a name; an initializer gets its units when it is first read as data."""
         if name not in self._tensors:
-            self._tensors[name] = self._initializer(name) if name in self.graph.initializers else None
+            if name in self.graph.initializers:
+                self._tensors[name] = self._initializer(name)
+            else:
+                self._tensors[name] = self._known(name) if name in self.graph.values else None
         return self._tensors[name]
 
     def _initializer(self, name: str) -> Tensor:
@@ -276,9 +109,7 @@ class Flow:
 
     def _visit(self, node: Node) -> None:
         if node.outputs and all(name in self.graph.values for name in node.outputs if name):
-            for name in node.outputs:
-                self._known(name)
-            return
+            return  # known before the model runs
         operator = self.operators.get(node.op)
         data = (operator.data if operator else 0) or len(node.inputs)
         inputs = [self.tensor(name) if name else None for name in node.inputs[:data]]
@@ -298,12 +129,12 @@ class Flow:
         self.calls.append(call)
         self._tensors.update({name: t for name, t in zip(node.outputs, call.outputs, strict=False) if name})
 
-    def _known(self, name: str) -> None:
+    def _known(self, name: str) -> Tensor:
         value = self.graph.values[name]
         number = value.reshape(-1)[0] if value.size == 1 else np.nan
         tensor = self.dead(value.shape)
         tensor.const, tensor.number = True, np.nan if isinstance(number, Dim) else float(number)
-        self._tensors[name] = tensor
+        return tensor
 
     def _wall(self, call: Call, operator: Operator | None) -> list[Tensor | None]:
         node = call.node
@@ -335,37 +166,60 @@ class Flow:
 
     def _apply(self, call: Call, operator: Operator) -> list[Tensor | None]:
         text = operator.rule(call) if callable(operator.rule) else operator.rule
-        rule = parse(text)
-        if rule.passes and not operator.feedback:
+        if (rule := parse(text)).passes and not operator.feedback:
             rule.operands[0].expand(len(call.tensor(0).axes))  # a rule for another rank is refused
             return self._pass(call, operator)
+        for i, zero in operator.zero_points.items():
+            call.inputs[i] = self._from_zero(call, i, zero)
         data = call.inputs[: len(rule.operands)]
-        spelling = spell(text, tuple(None if tensor is None else len(tensor.axes) for tensor in data))
+        spelling = spell(text, tuple([None if tensor is None else len(tensor.axes) for tensor in data]))
         columns = self._bind(call, operator, spelling)
-        for letter, column in columns.items():
-            if letter in spelling.bound:
-                why = self.reason(f"{call.node} {operator.why}", call.node.name)
-                for part in (part for parts in column for _, part in parts):
-                    self.fix(part, why)
-            elif letter in spelling.named:
-                self._emit(call, rule, column)
-                if operator.contracts and self._is_batch(call, column):
-                    self.heads.extend(part.units for part in call.letters[letter] if part.live)
-            else:
-                self._contract(call, operator, column)
-        outputs = [self._result(call, operator, text, i, columns, data) for i in range(len(call.node.outputs))]
+        stored = all(is_const(tensor) for tensor in data if tensor is not None) and not operator.contracts
+        for letter in spelling.letters:
+            if letter.name in columns:
+                columns[letter.name] = self._settle(call, operator, spelling, letter, columns[letter.name], stored)
+        outputs = [self._result(call, operator, spelling, i, columns) for i in range(len(call.node.outputs))]
         if operator.feedback:
             self._feed_back(call, operator, outputs)
-        for factors in operator.macs.split("+"):
-            axes = [axis for name in factors.split() for x, axis in call.letters.items() if name in ("*", stem(x))]
-            if axes:
-                self.costs.append((call.node.name, [part for axis in axes for part in axis]))
+        for factors in products(operator.macs, tuple(call.letters)) if operator.macs else ():
+            self.costs.append((call.node.name, [part for letter in factors for part in call.letters[letter]]))
         return outputs
 
-    @staticmethod
-    def _is_batch(call: Call, column: list[list[tuple[int, Part]]]) -> bool:
-        """Whether activations are multiplied slice by slice along a letter: attention's heads, if it can be pruned."""
-        return bool(column) and len(column[0]) > 1 and not any(is_const(call.inputs[i]) for i, _ in column[0])
+    def _settle(
+        self, call: Call, operator: Operator, spelling: Spelling, letter: Letter, column: Columns, stored: bool
+    ) -> Columns:
+        """What an operator does to the units of one letter; the letter's parts as they come out."""
+        if stored and (letter.bound or not letter.named):
+            self.stored.append((call, call.letters[letter.name]))
+            return [[(i, self._unknown(part)) for i, part in parts] for parts in column]
+        if letter.bound:
+            why = self.reason(f"{call.node} {operator.why}", call.node.name)
+            for parts in column:
+                self.fix(tuple([part for _, part in parts]), why)
+            return [[(i, self.ended(part, why)) for i, part in parts] for parts in column]
+        if not letter.named:
+            self._contract(call, operator, column)
+            return column
+        self._emit(call, spelling, column)
+        if operator.contracts:
+            self._mark(call, spelling, letter, column)
+        return column
+
+    def ended(self, part: Part, why: int) -> Part:
+        """What comes out of a part that is bound: nothing along it can go."""
+        return Part(part.size, why=why) if part.live else part
+
+    def _mark(self, call: Call, spelling: Spelling, letter: Letter, column: Columns) -> None:
+        """Note slices that are multiplied one by one: attention's heads, or the blocks of a block-diagonal weight."""
+        if not column or len(column[0]) < 2:
+            return
+        live = [part.units for part in call.letters[letter.name] if part.live]
+        if not any(is_const(call.inputs[i]) for i, _ in column[0]):
+            self.heads.extend(live)
+        else:
+            tables = [set(letters) - {letter.name} for _, _, letters in spelling.products if letter.name in letters]
+            if tables and all(any(call.letters[x] for x in table) for table in tables):  # each has several positions
+                self.blocks.extend(live)
 
     def _pass(self, call: Call, operator: Operator) -> list[Tensor | None]:
         """An elementwise function of one tensor: its axes by reference, each slice at rest at the function's value."""
@@ -373,12 +227,33 @@ class Flow:
         if x.weight:
             self.members.extend(part.units for part in x.live)
         axes = tuple(tuple(self._rested(p, call, operator, [p.rest]) if p.live else p for p in axis) for axis in x.axes)
-        masks = tuple(tuple(p._replace(rest=p.rest * np.nan) if p.live else p for p in axis) for axis in axes)
-        return [Tensor(masks if i else axes, x.const, x.weight) for i in range(len(call.node.outputs))]
+        masks = [tuple(tuple(self._unknown(p) for p in axis) for axis in axes) for _ in call.node.outputs[1:]]
+        return [Tensor(each, x.const, x.weight) for each in (axes, *masks)]
+
+    @staticmethod
+    def _from_zero(call: Call, index: int, zero: int) -> Tensor | None:
+        """An operand whose rest values are counted from its zero point."""
+        x, point = call.inputs[index], call.inputs[zero] if call.has(zero) else None
+        if x is None or point is None:
+            return x
+        axes = tuple(tuple(p._replace(rest=p.rest - point.number) if p.live else p for p in axis) for axis in x.axes)
+        return replace(x, axes=axes, number=x.number - point.number)
+
+    def _unknown(self, part: Part) -> Part:
+        return Part(part.size, part.units, self.level(np.nan, len(part.units))) if part.live else part
 
     def _rested(self, part: Part, call: Call, operator: Operator, rests: Sequence[Rest | float | None]) -> Part:
         """The part, at rest at what the operator makes of the rests of its operands."""
-        rest = np.asarray(operator.rest(call, *rests) if operator.rest else np.nan, np.float64)
+        if operator.rest is None:
+            return self._unknown(part)
+        if operator.plain:
+            key = (operator.rest, *[self._level(rest) for rest in rests])
+            if key not in self._outcomes and ... not in key:
+                self._outcomes[key] = float(operator.rest(call, *key[1:]))
+            value = self._outcomes.get(key, np.inf)
+            if abs(value) != np.inf:
+                return Part(part.size, part.units, self.level(value, len(part.units)))
+        rest = np.asarray(operator.rest(call, *rests), np.float64)
         if rest.shape != part.units.shape:
             rest = np.broadcast_to(rest, part.units.shape)
         finite = np.isfinite(rest)
@@ -388,43 +263,49 @@ class Flow:
                 why = self.reason(f"would be infinite or undefined after {call.node}", call.node.name)
                 self.leaks.append((part.units[undefined], why))
             rest = np.where(finite, rest, np.nan)
-        return Part(part.size, part.units, rest)
+        return Part(part.size, part.units, self._leveled(rest))
 
-    def _bind(self, call: Call, operator: Operator, spelling: Spelling) -> dict[str, list[list[tuple[int, Part]]]]:
-        """Each letter's parts, column by column: tied, and with the operand that each came from."""
-        found: dict[str, list[tuple[int, Axis]]] = {}
-        numbers = {letter: int(call.attribute(name, 1)) for name, letter in operator.sizes.items()}
-        numbers |= operator.letters(call) if operator.letters else {}
-        for i, (axes, tensor) in enumerate(zip(spelling.operands, call.inputs, strict=False)):
-            for letters, axis in zip(axes, tensor.axes if tensor else (), strict=True):
-                pieces = [(letters[0], axis)] if len(letters) == 1 else self._pieces(letters, axis, numbers, call.node)
-                for letter, piece in pieces:
-                    found.setdefault(letter, []).append((i, piece))
-        columns: dict[str, list[list[tuple[int, Part]]]] = {}
-        for letter, uses in found.items():
-            wide = [(i, axis) for i, axis in uses if axis]
+    def _bind(self, call: Call, operator: Operator, spelling: Spelling) -> dict[str, Columns]:
+        """Tie the parts of each letter, column by column; the columns of letters that carry units are returned."""
+        pieces: dict[tuple[int, int], tuple[Axis, ...]] = {}
+        if spelling.products:
+            numbers = {letter: int(call.attribute(name, 1)) for name, letter in operator.sizes.items()}
+            numbers |= operator.letters(call) if operator.letters else {}
+            for i, place, letters in spelling.products:
+                pieces[i, place] = self._pieces(letters, call.tensor(i).axes[place], numbers, call.node)
+        columns: dict[str, Columns] = {}
+        for letter in spelling.letters:
+            wide = []
+            for i, place, piece in letter.uses:
+                axis = call.tensor(i).axes[place] if piece is None else pieces[i, place][piece]
+                if axis:
+                    wide.append((i, axis))
             aligned = self.align([axis for _, axis in wide], call.node) if wide else []
-            columns[letter] = [[(i, part) for (i, _), part in zip(wide, parts, strict=True)] for parts in aligned]
-            call.letters[letter] = tuple(first_live(parts) for parts in aligned)
+            call.letters[letter.name] = axis = tuple([first_live(parts) for parts in aligned])
+            if any(part.live for part in axis):
+                operands = [i for i, _ in wide]
+                columns[letter.name] = [list(zip(operands, parts, strict=True)) for parts in aligned]
         return columns
 
-    def _pieces(
-        self, letters: tuple[str, ...], axis: Axis, numbers: dict[str, int], node: Node
-    ) -> Iterable[tuple[str, Axis]]:
+    def _pieces(self, letters: tuple[str, ...], axis: Axis, numbers: dict[str, int], node: Node) -> tuple[Axis, ...]:
         """A product axis, cut into its letters; at most one of their sizes is left open."""
         open_ = [letter for letter in letters if letter not in numbers]
         rest = divide(size(axis), product(numbers[x] for x in letters if x in numbers))
         if len(open_) > 1 or rest is None:
             raise RuleError(f"an axis of {size(axis)} can't be split into ({' '.join(letters)})")
-        return zip(letters, self.regroup([axis], [numbers.get(x, rest) for x in letters], node), strict=True)
+        return self.regroup([axis], [numbers.get(x, rest) for x in letters], node)
 
-    def _emit(self, call: Call, rule: Rule, column: list[list[tuple[int, Part]]]) -> None:
-        for i, part in (use for parts in column for use in parts):
-            if part.live and not rule.operands[i].carried and is_weight(call.inputs[i]):
-                self.members.append(part.units)
+    def _emit(self, call: Call, spelling: Spelling, column: Columns) -> None:
+        for parts in column:
+            for i, part in parts:
+                if part.live and is_weight(call.inputs[i]) and not spelling.rule.operands[i].carried:
+                    self.members.append(part.units)
 
-    def _contract(self, call: Call, operator: Operator, column: list[list[tuple[int, Part]]]) -> None:
-        """A sum over these parts: a removed index must have added nothing, or a constant that can be folded."""
+    def _contract(self, call: Call, operator: Operator, column: Columns) -> None:
+        """A sum over these parts: a removed index must have added nothing, or a constant that can be folded.
+
+        Where it would leak into the result, the slices of the weight that reads it are members of its group too.
+        """
         for parts in column:
             uses = [(part, is_const(call.inputs[i])) for i, part in parts if part.live]
             active = [part for part, const in uses if not const]
@@ -434,90 +315,95 @@ class Flow:
             counted = [*active, *weights] if self.resting or not active else active
             if not counted:
                 continue
-            silent = np.any([part.rest == 0 for part in counted], axis=0)
-            foldable = len(active) == 1 and bool(weights) and operator.fold is not None and operator.fold(call)
-            value = counted[0].rest
-            leaking = ~silent & ~(np.isfinite(value) & foldable)
-            if leaking.any():
-                self.leaks.append((counted[0].units[leaking], self._leak_reason(call.node, value[leaking])))
+            if not any(self._level(part.rest) == 0 for part in counted):
+                silent = np.any([part.rest == 0 for part in counted], axis=0)
+                foldable = len(active) == 1 and bool(weights) and operator.fold is not None and operator.fold(call)
+                value = counted[0].rest
+                leaking = ~silent & ~(np.isfinite(value) & foldable)
+                readers = [part for i, part in parts if part.live and is_weight(call.inputs[i])]
+                if leaking.any() and active and readers and not self.resting:
+                    self.members.append(readers[0].units[leaking])  # zero as well, they silence whatever they read
+                elif leaking.any():
+                    self.leaks.append((counted[0].units[leaking], self._leak_reason(call.node, value[leaking])))
             if not active:
                 continue
             self.contractions.append(Contraction(call, active[0], weights[0] if weights else None))
 
     def _leak_reason(self, node: Node, values: Rest) -> int:
-        constants = np.unique(values[np.isfinite(values)])
-        what = f"rests at {constants[0]:g}" if len(constants) else "does not rest at a constant"
+        constants = values[np.isfinite(values)]
+        what = f"rests at {constants.min():g}" if len(constants) else "does not rest at a constant"
         return self.reason(f"{what} where {node} sums over it, so it would leak into the result", node.name)
 
     def _feed_back(self, call: Call, operator: Operator, outputs: list[Tensor | None]) -> None:
         """What is summed over inside the operator and comes out too (a recurrent state) must rest at 0."""
+        fed = [axis for letter, axis in call.letters.items() if stem(letter) == operator.feedback]
+        states = [part.units for axis in fed for part in axis]
         out = next(t for t in outputs if t is not None)
         for axis in out.axes:
             for part in axis:
-                state = part.live and any(part.units is p.units for p in call.letters[operator.feedback])
+                state = part.live and any(part.units is own for own in states)
                 if state and (part.rest != 0).any():
                     self.leaks.append((part.units[part.rest != 0], self._leak_reason(call.node, part.rest)))
 
     def _result(
-        self, call: Call, operator: Operator, text: str, index: int,
-        columns: dict[str, list[list[tuple[int, Part]]]], data: list[Tensor | None],
-    ) -> Tensor | None:  # fmt: skip
-        if not call.node.outputs[index]:
+        self, call: Call, operator: Operator, spelling: Spelling, index: int, columns: dict[str, Columns]
+    ) -> Tensor | None:
+        name = call.node.outputs[index]
+        if not name:
             return None
-        rule = parse(text)
+        known, rule = self.graph.shapes.get(name), spelling.rule
         if index >= len(rule.results):
-            shape = self.graph.shapes.get(call.node.outputs[index])
-            return None if shape is None else self.dead(shape)
-        operand = rule.results[index]
-        known = self.graph.shapes.get(call.node.outputs[index])
-        spelled = spell_result(text, index, _rank(operand.terms, columns, call, known))
+            raise RuleError(f"its rule does not tell of result {index}")
+        data = call.inputs[: len(rule.operands)]
         axes = []
-        for place, letters in enumerate(spelled):
+        rank = _rank(rule.results[index], spelling, known)
+        for place, letters in enumerate(spell_result(spelling.text, index, rank)):
             axis: Axis = ()
             for letter in letters:
                 if letter in columns:
-                    axis += tuple(self._combine(call, operator, rule, parts, data) for parts in columns[letter])
+                    axis += tuple([self._combine(call, operator, rule, parts, data) for parts in columns[letter]])
+                elif letter in call.letters:
+                    axis += call.letters[letter]
                 else:
                     axis += self._new_axis(call, known, place, letter)
             axes.append(axis)
+        if rule.results[index].carried:  # indices, masks, statistics: cut along, but at rest at nothing known
+            axes = [tuple(map(self._unknown, axis)) for axis in axes]
         const = all(t is None or t.const for t in data)
         return Tensor(tuple(axes), const=const, weight=const and any(is_weight(t) for t in data))
 
     def _new_axis(self, call: Call, known: tuple[Size, ...] | None, place: int, letter: str) -> Axis:
-        if known is None:
-            raise RuleError(f"the shape of its output '{call.node.outputs[0]}' is not known")
         why = self.reason(f"lies along an axis that {call.node} makes", call.node.name)
-        axis = () if known[place] == 1 else (Part(known[place], why=why),)
+        made = symbol(anonymous(call.node.outputs[0], place)) if known is None else known[place]
+        axis = () if made == 1 else (Part(made, why=why),)
         call.letters[letter] = axis
         return axis
 
-    def _combine(
-        self, call: Call, operator: Operator, rule: Rule, parts: list[tuple[int, Part]], data: list[Tensor | None]
-    ) -> Part:
+    def _combine(self, call: Call, operator: Operator, rule: Rule, parts: Column, data: list[Tensor | None]) -> Part:
         """The part of a result: units of any operand that has them, at rest at what the operator makes of the rests."""
         part = first_live([part for _, part in parts])
         if not part.live:
             return part
         given: list[Rest | float | None] = [None if t is None else t.number for t in data]
         for i, use in reversed(parts):
-            own = all(use.units is not other.units for j, other in parts if j != i)  # x / |x| is zero by zero
-            carried = rule.operands[i].carried and is_const(data[i]) and own and not self.resting
-            given[i] = np.nan if carried or not use.live else use.rest
+            given[i] = use.rest if use.live and not self._is_carried(rule, parts, i, use, data) else np.nan
         return self._rested(part, call, operator, given)
 
+    def _is_carried(self, rule: Rule, parts: Column, i: int, use: Part, data: list[Tensor | None]) -> bool:
+        """Whether a slice is only cut along, so that nothing is known of it; but x / |x| is zero by zero."""
+        if self.resting or not rule.operands[i].carried or not is_const(data[i]):
+            return False
+        return all(use.units is not other.units for j, other in parts if j != i)
 
-def _order(size_: Size) -> tuple[bool, Any]:
-    return (True, str(size_)) if isinstance(size_, Dim) else (False, size_)
 
-
-def _rank(terms: tuple[Term, ...], columns: Mapping[str, Any], call: Call, known: tuple[Size, ...] | None) -> int:
+def _rank(operand: Operand, spelling: Spelling, known: tuple[Size, ...] | None) -> int:
     """The rank of a result: its plain letters and as many as its star was given by the operands."""
-    star = next((term.letters[0] for term in terms if term.star), None)
-    if star is None:
-        return len(terms)
-    count = max((int(x.partition(".")[2]) for x in call.letters if x.startswith(f"{star}.")), default=None)
-    if count is not None:
-        return len(terms) - 1 + count
-    if known is not None and not any(stem(x) == star for x in columns):
-        return len(known)
-    return len(terms) - 1
+    for term in operand.terms:
+        if term.star:
+            given = spelling.stars.get(term.letters[0])
+            if given is None and known is not None:
+                return len(known)
+            if given is None:  # a window slides over as many axes as there are
+                given = max(spelling.stars.values(), default=0)
+            return len(operand.terms) - 1 + given
+    return len(operand.terms)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,6 +108,43 @@ class Graph:
             else:
                 self._arrays[name] = numpy_helper.to_array(tensor)
         return self._arrays[name]
+
+    def compute(
+        self, names: Collection[str], weights: Callable[[str], np.ndarray[Any, Any]]
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """The values of tensors that depend on initializers alone, whose values `weights` gives.
+
+        Raises:
+            ModelError: onnx's reference implementation can't compute them.
+        """
+        from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - seldom needed, and slow to import
+
+        needed, used = set(names), []
+        for node in reversed(self.nodes):
+            if not needed.isdisjoint(name for name in node.outputs if name not in self.values):
+                needed.update(node.inputs)
+                used.append(node.proto)
+        given = {name: self.values[name] for name in needed & self.values.keys()}
+        given |= {name: weights(name) for name in needed & self.initializers.keys()}
+        read = [numpy_helper.from_array(value, name) for name, value in given.items()]
+        results = [onnx.ValueInfoProto(name=name) for name in names]
+        part = onnx.helper.make_model(
+            onnx.helper.make_graph(used[::-1], "part", [], results, read), opset_imports=self.proto.opset_import
+        )
+        try:
+            return dict(zip(names, ReferenceEvaluator(part).run(None, {}), strict=True))
+        except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            name = next(iter(names))
+            raise ModelError(f"{self.name}: '{name}' can't be computed from its weights: {error}") from error
+
+    @cached_property
+    def types(self) -> dict[str, int]:
+        """The element type of each tensor, as far as onnx can tell."""
+        graph = _infer(self.proto, self.initializers, self.values).graph
+        infos = (*graph.input, *graph.value_info, *graph.output)
+        return {info.name: info.type.tensor_type.elem_type for info in infos} | {
+            name: tensor.data_type for name, tensor in self.initializers.items()
+        }
 
     def constant(self, name: str) -> np.ndarray[Any, Any] | None:
         """What is known of a tensor before the model runs: numbers, or an object array with `Dim`s, or None."""

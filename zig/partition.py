@@ -148,11 +148,12 @@ class Partition:
         dependents: list[list[tuple[str, int]]] = [[] for _ in range(count)]
         for row in self.rows:
             live = row.groups >= 0
-            owned = np.unique(self.node_group[row.groups[row.member]])
+            owned = _distinct(self.node_group[row.groups[row.member]])
             for family in owned:
                 members[family].append((row.tensor, row.axis))
-            for family in np.setdiff1d(np.unique(self.node_group[row.groups[live]]), owned):
-                dependents[family].append((row.tensor, row.axis))
+            for family in _distinct(self.node_group[row.groups[live]]):
+                if family not in owned:
+                    dependents[family].append((row.tensor, row.axis))
         order = np.argsort(self.node_group, kind="stable")
         bounds = np.searchsorted(self.node_group[order], np.arange(count + 1))
         return [
@@ -166,9 +167,9 @@ class Partition:
         found = []
         for name, axis, units in self._axes:
             whys = self.labels.why[self.labels.component[units]]
-            for why, size in zip(*np.unique(whys[whys > 0], return_counts=True), strict=True):
+            for why in _distinct(whys[whys > 0]):
                 reason = self.flow.reasons[why]
-                found.append(Fixed(name, axis, int(size), reason.text, reason.node))
+                found.append(Fixed(name, axis, int((whys == why).sum()), reason.text, reason.node))
         return found
 
     @property
@@ -206,15 +207,20 @@ class Partition:
         signature = np.zeros(count + 1, np.uint64)
         for mark, part in zip(marks, self.flow.parts.values(), strict=True):
             signature[self._zig_of_unit[part.units]] += mark  # once for each ZIG; the last entry is for what is fixed
-        _, first, family = np.unique(signature[:-1], return_index=True, return_inverse=True)
-        rank = np.empty(len(first), np.int64)
-        rank[np.argsort(first)] = np.arange(len(first))
-        return rank[family.reshape(-1)]
+        order = np.argsort(signature[:-1], kind="stable")  # and not np.unique, whose first call imports numpy.ma
+        sorted_ = signature[:-1][order]
+        begins = np.append(True, sorted_[1:] != sorted_[:-1])[:count]
+        rank = np.empty(int(begins.sum()), np.int64)
+        rank[np.argsort(order[begins])] = np.arange(len(rank))
+        family = np.empty(count, np.int64)
+        family[order] = rank[np.cumsum(begins) - 1]
+        return family
 
 
 def analyze(
-    source: Any, *, forks: str = "heads", operators: Mapping[str, Operator] | None = None, keep: tuple[str, ...] = ()
-) -> Partition:
+    source: Any, *, forks: str = "heads", operators: Mapping[str, Operator] | None = None, keep: tuple[str, ...] = (),
+    rewrite: bool = False,
+) -> Partition:  # fmt: skip
     """Find every zero-invariant group of a model.
 
     Args:
@@ -222,6 +228,8 @@ def analyze(
         forks: what goes where both sides of a split axis could: attention `heads`, `head_dims`, or the `finest`.
         operators: further rows of the dictionary, by operator name (`domain.Name` outside the standard domain).
         keep: patterns of initializer names that must stay as they are (`fnmatch` wildcards).
+        rewrite: whether surgery may write nodes anew to free what they look at: a LayerNormalization over a stream that
+            is pruned becomes about ten small nodes with its original divisor.
 
     Raises:
         ModelError: the model can't be read.
@@ -231,7 +239,10 @@ def analyze(
         raise UsageError(f"forks must be one of {', '.join(FORKS)}, not '{forks}'")
     start = time.perf_counter()
     graph = load(source)
-    flow = Flow(graph, {**OPERATORS, **(operators or {})}).run()
+    rows = {**OPERATORS, **(operators or {})}
+    if rewrite:
+        rows |= {name: row.rewrite for name, row in rows.items() if row.rewrite}
+    flow = Flow(graph, rows).run()
     _keep(flow, keep)
     labels = settle(flow, forks)
     return Partition(graph, flow, labels, members(flow, labels), time.perf_counter() - start)
@@ -250,7 +261,8 @@ def settle(flow: Flow, forks: str) -> Labels:
     """Decide every fork, then find the components of all ties.
 
     A side that is fixed is no choice. Where both sides are free, the side that another fork has taken is taken here
-    too; else attention goes by head, and everything else by the side with more groups.
+    too; else attention goes by head, a block-diagonal weight (a grouped convolution) by the position inside its blocks,
+    which shrinks both of its axes, and everything else by the side with more groups.
     """
     state = _Choice(flow, forks)
     open_ = list(flow.forks)
@@ -271,14 +283,18 @@ class _Choice:
 
     def __init__(self, flow: Flow, forks: str):
         self.forks, self.reason = forks, flow.reason
-        self.ties = list(flow.ties)
+        self.ties = [(a, b) for a, b, _ in flow.ties]
         self.why, self.bare = (np.zeros(flow.count, np.int64) for _ in range(2))
         for array, fixes in ((self.why, [*flow.fixes, *flow.leaks]), (self.bare, flow.fixes)):
             for units, why in reversed(fixes):
                 array[units] = why
-        self.taken, self.head = np.zeros(flow.count, bool), np.zeros(flow.count, bool)
-        for units in flow.heads:
-            self.head[units] = True
+        self.taken, self.head, self.block = (np.zeros(flow.count, bool) for _ in range(3))
+        for array, marked in ((self.head, flow.heads), (self.block, flow.blocks)):
+            for units in marked:
+                array[units] = True
+        for fork in reversed(flow.forks):  # queries that share keys: heads made of heads
+            if self.head[fork.rows].any() and self.head[fork.columns].any():
+                self.head[fork.flat] = True
         self.component = np.arange(flow.count)
         self.fixed = np.empty(0, np.int64)
         self.marks: dict[str, Mask] = {}
@@ -292,7 +308,7 @@ class _Choice:
             self.component = joined[self.component]
         n = int(self.component.max()) + 1
         self.fixed = _first_reason(self.component, self.why, n)
-        for name, units in (("taken", self.taken), ("head", self.head)):
+        for name, units in (("taken", self.taken), ("head", self.head), ("block", self.block)):
             self.marks[name] = np.zeros(n, bool)
             self.marks[name][self.component[units]] = True
         return Labels(self.component, self.fixed, _first_reason(self.component, self.bare, n))
@@ -317,8 +333,8 @@ class _Choice:
     def decide(self, fork: Fork) -> None:
         by_rows = self._prefers_rows(fork)
         side, other = (fork.rows, fork.columns) if by_rows else (fork.columns, fork.rows)
-        tied = np.broadcast_to(side[:, None] if by_rows else side[None, :], fork.flat.shape)
-        self.ties.append((fork.flat.reshape(-1), tied.reshape(-1)))
+        tied = np.repeat(side, len(other)) if by_rows else np.tile(side, len(other))
+        self.ties.append((fork.flat.reshape(-1), tied))
         self.taken[side] = True
         text = f"is split at {fork.node} into a table that goes by the other side" if fork.node else "is split"
         for array in (self.why, self.bare):
@@ -334,7 +350,13 @@ class _Choice:
         heads = [self._marked("head", side) for side in (fork.rows, fork.columns)]
         if heads[0] != heads[1] and self.forks != "finest":
             return heads[0] == (self.forks == "heads")
-        counts = [len(np.unique(self.component[side])) for side in (fork.rows, fork.columns)]
+        if all(heads) and self.forks == "heads":  # queries that share keys go with the keys, where most goes at once
+            together = [np.bincount(self.component)[self.component[side]].mean() for side in (fork.rows, fork.columns)]
+            return bool(together[0] >= together[1])
+        blocks = [self._marked("block", side) for side in (fork.rows, fork.columns)]
+        if blocks[0] != blocks[1] and self.forks != "finest":
+            return blocks[1]
+        counts = [len(set(self.component[side].tolist())) for side in (fork.rows, fork.columns)]
         return counts[0] >= counts[1]
 
     def _marked(self, mark: str, side: Units) -> bool:
@@ -384,6 +406,14 @@ def members(flow: Flow, labels: Labels) -> Mask:
             by_rows = (labels.component[fork.flat] == labels.component[fork.rows][:, None]).all()
             member[fork.flat] |= member[fork.rows][:, None] if by_rows else member[fork.columns][None, :]
     return member
+
+
+def _distinct(values: Units) -> list[int]:
+    """The different values, from the least on; mostly there is one."""
+    if not len(values):
+        return []
+    first = int(values[0])
+    return [first] if (values == first).all() else np.flatnonzero(np.bincount(values)).tolist()
 
 
 def _random_marks(count: int) -> Any:

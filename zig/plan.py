@@ -44,7 +44,7 @@ class Plan:
 
 
 def prune(
-    partition: Partition, ratio: float, *, of: str = "params", criterion: str | Scores = "magnitude",
+    partition: Partition, ratio: float, *, of: str | None = None, criterion: str | Scores = "magnitude",
     scope: str = "global", seed: int = 0, round_to: int = 1,
 ) -> Plan:  # fmt: skip
     """Plan to remove the least important groups until a share of the network is gone.
@@ -52,7 +52,8 @@ def prune(
     Args:
         partition: G groups.
         ratio: the share to remove, in (0, 1).
-        of: what the share is of: `params`, `macs` or `groups`. It is met within one group's share; where even the
+        of: what the share is of: `params`, `macs` or `groups`; None means `params`, and with the scope `local`, where
+            the same share of every node group goes, `groups`. It is met within one group's share; where even the
             smallest network (one group of each node group) keeps more, that is the plan, and `Plan.reached` tells;
             the plan of a model without groups is empty.
         criterion: `magnitude`, `random`, or your own scores float[G], higher is more important.
@@ -63,6 +64,7 @@ def prune(
     Raises:
         PlanError: an argument is out of range.
     """
+    of = of or default_measure(scope)
     _check(partition, ratio, of, criterion, scope, round_to)
     if not len(partition):
         return Plan(partition, np.zeros(0, bool))
@@ -70,6 +72,11 @@ def prune(
         CRITERIA[criterion](partition, seed=seed) if isinstance(criterion, str) else np.asarray(criterion, np.float64)
     )
     return Plan(partition, _Ladder(partition, scores, scope, round_to).climb(ratio, of))
+
+
+def default_measure(scope: str) -> str:
+    """What a ratio is a share of where nobody says: a local one is that of each node group."""
+    return "groups" if scope == "local" else "params"
 
 
 def _check(partition: Partition, ratio: float, of: str, criterion: str | Scores, scope: str, round_to: int) -> None:

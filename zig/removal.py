@@ -104,6 +104,7 @@ class ActualRest:
         self.partition, self.weights = partition, weights
         self.kept = np.ones(len(partition) + 1, bool)
         self._patterns: dict[str, Array] = {}
+        self._rests: dict[tuple[Any, ...], Rest] = {}
 
     def without(self, remove: Mask) -> ActualRest:
         """The same, with more groups gone."""
@@ -116,9 +117,14 @@ class ActualRest:
         others = tuple(i for i in range(pattern.ndim) if i != axis)
         if product(pattern.shape[i] for i in others) == 1 and pattern.dtype != bool:
             return pattern.reshape(-1)
-        for i in others:
-            pattern = pattern & self._kept(name, i, pattern.shape[i]).reshape([-1] + [1] * (pattern.ndim - i - 1))
-        return np.where(pattern.any(axis=others), np.nan, 0.0)
+        kept = [self._kept(name, i, pattern.shape[i]) for i in others]
+        key = (name, axis, *(mask.tobytes() for mask in kept))
+        if key not in self._rests:  # most axes are as they were in the round before
+            for i, mask in zip(others, kept, strict=True):
+                if not mask.all():
+                    pattern = pattern & mask.reshape([-1] + [1] * (pattern.ndim - i - 1))
+            self._rests[key] = np.where(pattern.any(axis=others), np.nan, 0.0)
+        return self._rests[key]
 
     def is_frozen(self, units: Units) -> bool:
         """Whether none of these units can go."""

@@ -18,8 +18,10 @@ A letter that no result names is contracted (summed away); on a weight, a letter
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from zig.errors import RuleError
 
@@ -52,6 +54,10 @@ class Operand:
             raise RuleError(f"a tensor of rank {rank} does not fit the rule's operand {self}")
         return tuple(one for term in self.terms for one in _numbered(term, rank - plain))
 
+    def stars(self, rank: int) -> Iterator[tuple[str, int]]:
+        """The name of the star, if there is one, and how many axes it stands for in a tensor of this rank."""
+        return ((term.letters[0], rank - len(self.terms) + 1) for term in self.terms if term.star)
+
     def __str__(self) -> str:
         names = (
             "*" * t.star + (t.letters[0] if len(t.letters) == 1 else f"({' '.join(t.letters)})") for t in self.terms
@@ -75,13 +81,31 @@ class Rule:
         )
 
 
-@dataclass(frozen=True)
-class Spelling:
-    """A rule for operands of given ranks: the letters of every axis, and which of them are bound or reach a result."""
+class Use(NamedTuple):
+    """Where a letter stands: an operand's axis (`place`), or one factor (`piece`) of that axis."""
 
-    operands: tuple[tuple[tuple[str, ...], ...], ...]
-    bound: frozenset[str]
-    named: frozenset[str]
+    operand: int
+    place: int
+    piece: int | None
+
+
+class Letter(NamedTuple):
+    """A letter of a spelling: is it bound, does a result name it, and where the operands have it."""
+
+    name: str
+    bound: bool
+    named: bool
+    uses: tuple[Use, ...]
+
+
+class Spelling(NamedTuple):
+    """A rule for operands of given ranks: its letters, its product axes, and how many letters each star became."""
+
+    text: str
+    rule: Rule
+    letters: tuple[Letter, ...]
+    products: tuple[tuple[int, int, tuple[str, ...]], ...]  # operand, axis, letters
+    stars: dict[str, int]
 
 
 @lru_cache(maxsize=4096)
@@ -107,15 +131,22 @@ def spell(text: str, ranks: tuple[int | None, ...]) -> Spelling:
         RuleError: a rank does not fit.
     """
     rule = parse(text)
-    pairs = zip(rule.operands, ranks, strict=False)
-    operands = tuple(tuple(t.letters for t in o.expand(n)) if n is not None else () for o, n in pairs)
-    letters = {letter for operand in operands for axis in operand for letter in axis}
     results = {letter for result in rule.results for term in result.terms for letter in term.letters}
-    return Spelling(
-        operands,
-        frozenset(x for x in letters if stem(x) in rule.bound),
-        frozenset(x for x in letters if stem(x) in results),
-    )
+    uses: dict[str, list[Use]] = {}
+    products: list[tuple[int, int, tuple[str, ...]]] = []
+    stars: dict[str, int] = {}
+    for i, (operand, rank) in enumerate(zip(rule.operands, ranks, strict=False)):
+        if rank is None:
+            continue
+        axes = operand.expand(rank)
+        stars.update({x: max(n, stars.get(x, 0)) for x, n in operand.stars(rank)})
+        for place, term in enumerate(axes):
+            if len(term.letters) > 1:
+                products.append((i, place, term.letters))
+            for piece, letter in enumerate(term.letters):
+                uses.setdefault(letter, []).append(Use(i, place, piece if len(term.letters) > 1 else None))
+    letters = (Letter(x, stem(x) in rule.bound, stem(x) in results, tuple(found)) for x, found in uses.items())
+    return Spelling(text, rule, tuple(letters), tuple(products), stars)
 
 
 @lru_cache(maxsize=4096)
@@ -126,6 +157,16 @@ def spell_result(text: str, index: int, rank: int) -> tuple[tuple[str, ...], ...
         RuleError: the rank does not fit.
     """
     return tuple(term.letters for term in parse(text).results[index].expand(rank))
+
+
+@lru_cache(maxsize=4096)
+def products(macs: str, letters: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """The letters of each product of a sum such as `b m k n`, a star as what it became (`*` alone: all letters)."""
+    found = (
+        tuple(letter for name in factors.split() for letter in letters if name in ("*", stem(letter)))
+        for factors in macs.split("+")
+    )
+    return tuple(factors for factors in found if factors)
 
 
 def stem(letter: str) -> str:

@@ -17,9 +17,11 @@ import onnx_ir as ir
 
 from zig.budget import Budget
 from zig.cut import Surgeon
+from zig.dims import Size
 from zig.errors import PlanError, UnchangedError, VerifyError
 from zig.files import file_bytes, has_external, publish, same_shape, save, workspace, write
-from zig.graph import Graph
+from zig.flow import Flow
+from zig.graph import Graph, load
 from zig.partition import Mask, Partition, analyze
 from zig.plan import Plan
 from zig.removal import choices, removable, zeroed
@@ -50,7 +52,7 @@ class Report:
 
 def compress(
     source: Any, target: str | os.PathLike[str], plan: Plan | None = None, *, tolerance: float = 0.0,
-    check: bool = True, strict: bool = False,
+    check: bool = True, strict: bool = False, rewrite: bool = False,
     **verify_options: Any,
 ) -> Report:  # fmt: skip
     """Remove every group that is zero (and those of `plan`), verify, and write the smaller model.
@@ -61,6 +63,7 @@ def compress(
         plan: groups to zero first; the comparison is then with the zeroed model.
         tolerance: weights up to this magnitude count as zero.
         strict: whether it is an error that nothing can be removed.
+        rewrite: whether nodes may be written anew, see `zig.analyze`; a plan brings its own answer.
         check: whether onnxruntime compares full and compressed model before anything is written.
         verify_options: `samples`, `seed`, `rtol`, `atol`, `data`, `provider` of `zig.verify`.
 
@@ -71,7 +74,7 @@ def compress(
         VerifyError: the outputs differ; nothing is written.
     """
     target = Path(target)
-    partition = _match(plan, source) if plan else analyze(source)
+    partition = _match(plan, source) if plan else analyze(source, rewrite=rewrite)
     graph = partition.graph
     weights = zeroed(plan, graph.array, tolerance) if plan or tolerance else graph.array
     partitions = [partition] if plan else choices(partition)
@@ -115,11 +118,16 @@ def _match(plan: Plan, source: Any) -> Partition:
     """The plan's partition, if it is of this source."""
     ours = plan.partition
     known = isinstance(source, str | os.PathLike) and ours.graph.path == Path(source)
-    if source is not ours.graph and not known:
-        theirs = [(row.tensor, row.axis, len(row.groups)) for row in analyze(source).rows]
-        if theirs != [(row.tensor, row.axis, len(row.groups)) for row in ours.rows]:
-            raise PlanError(f"the plan is for {ours.graph.name}, which has other groups than the model that was given")
+    if source is ours.graph or known:
+        return ours
+    if _form(Flow(load(source), ours.flow.operators).run()) != _form(ours.flow):
+        raise PlanError(f"the plan is for {ours.graph.name}, which has other groups than the model that was given")
     return ours
+
+
+def _form(flow: Flow) -> tuple[int, list[tuple[str, tuple[Size, ...]]]]:
+    """What two models share if a plan for the one fits the other, however their forks are decided."""
+    return flow.count, [(name, tensor.sizes) for name, tensor in flow.weights.items()]
 
 
 def _compare(full: Path, small: Path, graph: Graph, options: dict[str, Any]) -> Comparison:

@@ -163,7 +163,10 @@ def common(table: Rest, axis: int) -> Rest:
 
 def first_live(parts: Sequence[Part]) -> Part:
     """The first part that carries units, or the first of all."""
-    return next((part for part in parts if part.live), parts[0])
+    for part in parts:
+        if part.units is not NOTHING:
+            return part
+    return parts[0]
 
 
 def is_weight(tensor: Tensor | None) -> bool:

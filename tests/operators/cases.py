@@ -60,6 +60,8 @@ IMAGE = {"x": "N 3 s s", "w": "c 3 1 1", "b": "c", "v": "2 c 1 1"}
 SEQUENCE = {"x": "N 3 s", "w": "c 3 1", "b": "c", "v": "2 c 1"}
 FREE = "c: b.0 w.1 | v.0"
 FREE_CHANNELS = "c: b.0 w.0 | v.1"
+READ = "c: b.0 v.0 w.1"  # the weight that reads what does not rest at zero is a member too
+READ_CHANNELS = "c: b.0 v.1 w.0"
 
 
 def linear(operator: str, body: str, groups: str = FREE, label: str = "", **given: Any) -> Case:
@@ -150,18 +152,20 @@ def _elementwise() -> Iterator[Case]:
     yield linear("Not", "p = Greater (h, zero)\nq = Not (p)\ny = Cast <to = 1> (q)", zero=0.0)
     yield linear("IsNaN", "q = IsNaN (h)\nf = Cast <to = 1> (q)\ny = Add (f, h)")
     yield linear("IsInf", "q = IsInf (h)\nf = Cast <to = 1> (q)\ny = Add (f, h)")
-    yield linear("BitwiseNot", "p = Cast <to = 6> (h)\nq = BitwiseNot (p)\ny = Cast <to = 1> (q)", "")
+    yield linear("BitwiseNot", "p = Cast <to = 6> (h)\nq = BitwiseNot (p)\ny = Cast <to = 1> (q)", READ)
     yield linear("Clip", "y = Clip (h, low, high)", low=-0.5, high=0.5)
     yield linear("Clip", "y = Clip (h, low)", label="above zero", low=0.3)
     yield linear("Clip", "y = Clip (h, , high)", label="below zero", high=-0.3)
     yield linear("Clip", "y = Clip <min = 0.2, max = 1.0> (h)", label="attributes", opset=9)
-    yield linear("Clip", "y = Clip (h, x_low)", "", label="computed limit", x_low="")
+    yield linear("Clip", "y = Clip (h, x_low)", READ, label="computed limit", x_low="")
     yield linear("Dropout", "y = Dropout (h)")
     yield linear(
         "Dropout", "d, mask = Dropout (h, ratio)\nk = Cast <to = 1> (mask)\ny = Mul (d, k)", label="mask", ratio=0.5
     )
     yield linear("PRelu", "y = PRelu (h, slope)", "c: b.0 w.1 | slope.0 v.0", slope="c")
-    yield linear("PRelu", "p = Add (h, k)\ny = PRelu (p, slope)", "", "below", slope="c", k=-0.5)
+    yield linear(
+        "PRelu", "p = Add (h, k)\ny = PRelu (p, slope)", "c: b.0 v.0 w.1 | slope.0", "below", slope="c", k=-0.5
+    )
     yield linear("PRelu", "y = PRelu (h, slope)", label="one slope", slope="1")
 
 
@@ -181,7 +185,7 @@ def _binary() -> Iterator[Case]:
         yield linear(name, f"y = {name} (q, h)", label="scalar", q=0.7)
         yield linear(name, f"y = {name} (h, q)", label="one for all", q="1 1")
     for name in ("Add", "Sub", "Max", "Min", "Mean"):
-        yield linear(name, f"y = {name} (h, x_other)", "", "input", x_other="N 1")
+        yield linear(name, f"y = {name} (h, x_other)", READ, "input", x_other="N 1")
         yield linear(name, f"y = {name} (h, x_other)", "", "input of all channels", x_other="N c")
     yield linear("Mul", "y = Mul (h, x_other)", label="input", x_other="N 1")
     yield linear("Mul", "y = Mul (h, x_other)", "", "input of all channels", x_other="N c")
@@ -226,7 +230,7 @@ def _binary() -> Iterator[Case]:
         yield _pair(name, real(f"p = Round (h)\nq = Round (k)\nm = {name} (p, q)"), label="two layers")
         yield linear(name, real(f"m = {name} (h, q)"), label="scalar", q=0.3)
         yield linear(name, real(f"p = Relu (h)\nm = {name} (p, q)"), "c: b.0 q.0 w.1 | v.0", "weight", q="c")
-        yield linear(name, real(f"p = Round (h)\nq = Round (x_other)\nm = {name} (p, q)"), "", "input", x_other="N 1")
+        yield linear(name, real(f"p = Round (h)\nq = Round (x_other)\nm = {name} (p, q)"), READ, "input", x_other="N 1")
     for name in ("And", "Or", "Xor"):
         real = lambda text: f"p = Greater (h, zero)\n{text}\ny = Cast <to = 1> (m)"  # noqa: E731
         yield _pair(name, real(f"q = Greater (k, zero)\nm = {name} (p, q)"), label="two layers", zero=0.0)
@@ -235,11 +239,11 @@ def _binary() -> Iterator[Case]:
         label="input", zero=0.0, x_other="N 1",
     )  # fmt: skip
     yield linear(
-        "And", "p = LessOrEqual (h, zero)\nq = Greater (x_other, zero)\nm = And (p, q)\ny = Cast <to = 1> (m)", "",
+        "And", "p = LessOrEqual (h, zero)\nq = Greater (x_other, zero)\nm = And (p, q)\ny = Cast <to = 1> (m)", READ,
         label="true and input", zero=0.0, x_other="N 1",
     )  # fmt: skip
     yield linear(
-        "Or", "p = Greater (h, zero)\nq = Greater (x_other, zero)\nm = Or (p, q)\ny = Cast <to = 1> (m)", "",
+        "Or", "p = Greater (h, zero)\nq = Greater (x_other, zero)\nm = Or (p, q)\ny = Cast <to = 1> (m)", READ,
         label="input", zero=0.0, x_other="N 1",
     )  # fmt: skip
     for name in ("BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift"):
@@ -251,7 +255,7 @@ def _binary() -> Iterator[Case]:
     yield _pair(
         "Where", "m = Greater (x_other, zero)\ny = Where (m, h, k)", label="input chooses", zero=0.0, x_other="N 1"
     )
-    yield linear("Where", "m = Greater (x_other, q)\ny = Where (m, h, q)", "", "other value", q=0.5, x_other="N 1")
+    yield linear("Where", "m = Greater (x_other, q)\ny = Where (m, h, q)", READ, "other value", q=0.5, x_other="N 1")
     yield linear("Where", "m = Greater (h, q)\ny = Where (m, q, h)", label="constant choice", q=0.5)
 
 
@@ -354,8 +358,8 @@ def _convolutions() -> Iterator[Case]:
     yield image(
         "Conv",
         "y = Conv <group = {g}> (h, u)",
-        "g: b.0 u.0 w.0 | v.1",
-        "grouped, by group",
+        "d: b.0 w.0 | u.1; e: u.0 | v.1",
+        "grouped, more groups than channels",
         **grouped,
         g=(4, 3),
         d=(2,),
@@ -379,17 +383,17 @@ def _convolutions() -> Iterator[Case]:
     )
     yield image("Conv", "y = Sigmoid (h)", FREE_CHANNELS, "folds")
     yield case("Conv", "h = Conv (x, w, b)\np = Cosh (h)\nq = Conv <group = {g}> (p, u, k)\nz = Conv (q, v)",
-               "g: b.0 k.0 u.0 w.0 | v.1", "folds, grouped", **{**IMAGE, **grouped, "k": "g*e"}, g=(4, 3), d=(2,), e=(2,))  # fmt: skip
-    yield case("Conv", "h = Conv (x, w, b)\np = Sigmoid (h)\nz = Conv <pads = [1, 1, 1, 1]> (p, v)", "", "leaks at the border",
+               "d: b.0 w.0 | u.1; e: k.0 u.0 | v.1", "folds, grouped", **{**IMAGE, **grouped, "k": "g*e"}, g=(4, 3), d=(2,), e=(2,))  # fmt: skip
+    yield case("Conv", "h = Conv (x, w, b)\np = Sigmoid (h)\nz = Conv <pads = [1, 1, 1, 1]> (p, v)", READ_CHANNELS, "leaks at the border",
                **{**IMAGE, "v": "2 c 3 3"})  # fmt: skip
-    yield case("Conv", 'h = Conv (x, w, b)\np = Sigmoid (h)\nz = Conv <auto_pad = "SAME_UPPER"> (p, v)', "", "leaks at the automatic border",
+    yield case("Conv", 'h = Conv (x, w, b)\np = Sigmoid (h)\nz = Conv <auto_pad = "SAME_UPPER"> (p, v)', READ_CHANNELS, "leaks at the automatic border",
                **{**IMAGE, "v": "2 c 3 3"})  # fmt: skip
     yield case("ConvTranspose", "h = ConvTranspose (x, w, b)\nz = ConvTranspose <strides = [2, 2]> (h, v, k)", "c: b.0 w.1 | v.0",
                x="N 3 s s", w="3 c 2 2", b="c", v="c 2 2 2", k="2")  # fmt: skip
     yield image(
         "ConvTranspose", "y = ConvTranspose <group = {c}> (h, u)", "c: b.0 u.0 w.0 | v.1", "depthwise", u="c 1 2 2"
     )
-    yield image("ConvTranspose", "y = ConvTranspose <group = {g}> (h, u)", "g: b.0 u.0 w.0 | v.1", "grouped, by group",
+    yield image("ConvTranspose", "y = ConvTranspose <group = {g}> (h, u)", "d: b.0 w.0 | u.0; e: u.1 | v.1", "grouped, more groups than channels",
                 w="g*d 3 1 1", b="g*d", u="g*d e 2 2", v="2 g*e 1 1", g=(4, 3), d=(2,), e=(3, 2))  # fmt: skip
     yield image("ConvTranspose", "y = ConvTranspose <group = {g}> (h, u)", "d: b.0 w.0 | u.0; e: u.1 | v.1", "grouped, by channel",
                 w="g*d 3 1 1", b="g*d", u="g*d e 2 2", v="2 g*e 1 1", g=(2,), d=(4, 3), e=(3, 5))  # fmt: skip
@@ -415,7 +419,12 @@ def _normal() -> Iterator[Case]:
     yield image("GroupNormalization", "y = GroupNormalization <num_groups = {g}> (h, gamma, beta)",
                 "g: b.0 beta.0 gamma.0 w.0 | v.1", "one scale for each group", **normed, gamma="g", beta="g", opset=18, g=(3, 2, 4))  # fmt: skip
     yield sequence(
-        "LayerNormalization", "y = LayerNormalization (h, gamma, beta)", "", "over space", gamma="s", beta="s"
+        "LayerNormalization",
+        "y = LayerNormalization (h, gamma, beta)",
+        READ_CHANNELS,
+        "over space",
+        gamma="s",
+        beta="s",
     )
     yield sequence("LayerNormalization", "y = LayerNormalization (h, gamma)", label="over space, no bias", gamma="s")
     yield linear(
@@ -423,7 +432,14 @@ def _normal() -> Iterator[Case]:
     )
     yield sequence("LayerNormalization", "y = LayerNormalization <axis = 1> (h, gamma)", "", "over both", gamma="c s")
     yield sequence("RMSNormalization", "y = RMSNormalization (h, gamma)", label="over space", gamma="s", opset=23)
-    yield linear("RMSNormalization", "y = RMSNormalization (h, gamma)", "", "over channels", gamma="c", opset=23)
+    yield linear(
+        "RMSNormalization",
+        "y = RMSNormalization (h, gamma)",
+        "c: b.0 gamma.0 w.1 | v.0",
+        "over channels",
+        gamma="c",
+        opset=23,
+    )
     yield image("MeanVarianceNormalization", "y = MeanVarianceNormalization (h)", "")  # 0/0 where a slice is constant
     yield image(
         "MeanVarianceNormalization",
@@ -439,11 +455,15 @@ def _normal() -> Iterator[Case]:
         yield linear(name, f"y = {name} <axis = 1> (h)", FREE if name == "LpNormalization" else "", "over channels")
     yield sequence("LpNormalization", "y = LpNormalization <axis = 2, p = 1> (h)", label="over space, of zeros")
     yield sequence(
-        "LpNormalization", "p = Abs (h)\nq = Add (p, k)\ny = LpNormalization <axis = -1> (q)", "", "over space", k=0.5
+        "LpNormalization",
+        "p = Abs (h)\nq = Add (p, k)\ny = LpNormalization <axis = -1> (q)",
+        READ_CHANNELS,
+        "over space",
+        k=0.5,
     )
     for name in ("Softmax", "LogSoftmax", "Hardmax"):
         yield sequence(name, f"m = {name} <axis = -1> (h)\ny = Mul (m, h)", label="over space")
-        yield sequence(name, f"y = {name} <axis = 2> (h)", "", label="over space, alone")
+        yield sequence(name, f"y = {name} <axis = 2> (h)", READ_CHANNELS, label="over space, alone")
     yield linear("Softmax", "y = Softmax (h)", "", "before opset 13", opset=11)
 
 
@@ -458,20 +478,20 @@ def _reductions() -> Iterator[Case]:
         yield case(
             op,
             text,
-            "c: b.0 w.0" if exact or name == "LogSum" else "",
+            "c: b.0 w.0" if exact or name in ("LogSum", "Mean") else "",
             "over channels",
             **{**SEQUENCE, **by_axes} | {"v": "1"},
         )
-        gone = name in ("LogSum", "LogSumExp")
+        left = {"LogSum": "", "LogSumExp": READ_CHANNELS}
         yield sequence(
             op,
             f"p = {before} (h)\ny = {op} (p, axes)",
-            "" if gone else FREE_CHANNELS,
+            left.get(name, FREE_CHANNELS),
             "over space",
             axes=[-1],
             opset=18,
         )
-        yield sequence(op, f"{positive}\ny = {op} (q, axes)", FREE_CHANNELS if name in ("Mean", "Max", "Min") else "", "over space, at 1",
+        yield sequence(op, f"{positive}\ny = {op} (q, axes)", FREE_CHANNELS if name in ("Mean", "Max", "Min") else READ_CHANNELS, "over space, at 1",
                        axes=[2], opset=18, one=1.0)  # fmt: skip
         shape = {**LINEAR, "x": "N s 3"}
         yield case(op, f"h = MatMul (x, w)\nk = Abs (h)\np = {op} <keepdims = 0> (k, axes)\nq = Mul (p, m)\nz = Gemm (q, v)",
@@ -500,7 +520,7 @@ def _reductions() -> Iterator[Case]:
         yield image(
             name,
             f"p = Sigmoid (h)\ny = {name} <kernel_shape = [2, 2]> (p)",
-            "" if name == "LpPool" else FREE_CHANNELS,
+            READ_CHANNELS if name == "LpPool" else FREE_CHANNELS,
             "at 0.5",
         )
         along = f"y = {name} <kernel_shape = [2], strides = [1], pads = [1, 0]> (h)"
@@ -511,7 +531,7 @@ def _reductions() -> Iterator[Case]:
     yield image(
         "AveragePool",
         f"p = Sigmoid (h)\ny = AveragePool <{counted}, count_include_pad = 1> (p)",
-        "",
+        READ_CHANNELS,
         "counts the border",
     )
     yield image("AveragePool", f"p = Sigmoid (h)\ny = AveragePool <{counted}> (p)", label="leaves the border out")
@@ -705,7 +725,7 @@ def _selections() -> Iterator[Case]:
     )
     yield case("Concat", "h = MatMul (x, w)\ny = Concat <axis = 1> (token, h)\nz = MatMul (y, v)", "c: token.2 w.1 | v.0", "class token",
                x="1 s 3", w="3 c", token="1 1 c", v="c 2")  # fmt: skip
-    yield case("Concat", "h = Gemm (x, w, b)\np = Sigmoid (h)\nk = Gemm (x, u)\ny = Concat <axis = 0> (p, k)\nz = Gemm (y, v)", "",
+    yield case("Concat", "h = Gemm (x, w, b)\np = Sigmoid (h)\nk = Gemm (x, u)\ny = Concat <axis = 0> (p, k)\nz = Gemm (y, v)", "c: b.0 u.1 v.0 w.1",
                "two rests", **LINEAR, u="3 c")  # fmt: skip
     yield linear(
         "Gather", "y = Gather <axis = 1> (h, order)", label="reverses", order=np.arange(4)[::-1].copy(), c=(4,)
@@ -743,7 +763,7 @@ def _arrangements() -> Iterator[Case]:
     yield image(
         "Pad",
         "y = Pad (h, pads, value)",
-        "",
+        READ_CHANNELS,
         label="space, with another value",
         pads=[0, 0, 1, 0, 0, 0, 1, 2],
         value=0.5,
@@ -804,4 +824,383 @@ def _made() -> Iterator[Case]:
     yield case("NonZero", "h = Gemm (x, w, b)\nz = NonZero (h)", "", returns="int64", x="N 3", w="3 c", b="c")
 
 
-CASES = [*_elementwise(), *_binary(), *_linear(), *_normal(), *_reductions(), *_recurrent(), *_moves()]
+# -- operators of newer opsets, and those that onnxruntime adds ---------------------------------------------------------
+
+
+def _newer() -> Iterator[Case]:
+    yield _pair("SwiGLU", "y = SwiGLU <alpha = 1.2> (h, k)", opset=28)
+    yield linear("BitCast", "p = Neg (h)\nq = BitCast <to = 6> (p)\ny = Cast <to = 1> (q)", READ, opset=26)
+    one = np.array(1)
+    yield sequence("CumProd", "y = CumProd (h, axis)", label="over space", axis=np.array(2), opset=26)
+    yield sequence(
+        "CumProd",
+        "y = CumProd <exclusive = 1> (h, axis)",
+        READ_CHANNELS,
+        "exclusive",
+        axis=np.array(2),
+        opset=26,
+        s=(5,),
+    )
+    yield linear("CumProd", "y = CumProd (h, axis)", "", "over channels", axis=one, opset=26)
+    yield case("Det", "h = Conv (x, w, b)\nd = Det (h)\nz = MatMul (d, v)", "c: b.0 w.0 | v.0", **{**IMAGE, "v": "c 2"})
+    yield sequence("TopK", "p, i = TopK (h, k)\nq = Cast <to = 1> (i)\ny = Mul (p, q)", label="over space", k=[2])
+    yield sequence("TopK", "q, i = TopK (h, k)\ny = Cast <to = 1> (i)", "", "where they are", k=[2])
+    yield linear("TopK", "y, i = TopK <axis = 1> (h, k)", "", "over channels", k=[3], v="3 2", c=(4, 5))
+    yield sequence(
+        "Compress", "y = Compress <axis = 2> (h, which)", label="over space", which=np.array([1, 0, 1, 1], bool)
+    )
+    yield case("ReverseSequence", "h = MatMul (x, w)\ny = ReverseSequence (h, n)\nz = MatMul (y, v)", "c: w.1 | v.0",
+               x="4 2 3", w="3 c", v="c 2", n=np.array([1, 3]))  # fmt: skip
+    yield sequence("ReverseSequence", "y = ReverseSequence <batch_axis = 0, time_axis = 1> (h, n)", "", "over channels",
+                   x="2 3 s", n=np.array([1, 3]))  # fmt: skip
+    yield linear("OneHot", "i = Cast <to = 7> (h)\nq = OneHot (i, n, values)\ny = ReduceSum <keepdims = 0> (q, last)", READ, n=np.array(3),
+                 values=np.array([0, 1], np.float32), last=[-1])  # fmt: skip
+    yield case("DFT", "h = MatMul (x, w)\nf = DFT <onesided = 1> (h, , axis)\ny = Transpose <perm = [0, 2, 1]> (f)\nz = MatMul (y, k)",
+               "", "a real signal", x="N s 3", w="3 1", k="s//2+1 2", axis=one, s=(6, 4))  # fmt: skip
+    yield case("DFT", "h = Conv (x, w, b)\nu = Unsqueeze (h, last)\nf = DFT <axis = 2> (u)\nq = ReduceSum <keepdims = 0> (f, last)\nz = Conv (q, v)",
+               FREE_CHANNELS, "of each channel", **SEQUENCE, last=[-1], opset=17)  # fmt: skip
+    yield case("STFT", "h = MatMul (x, w)\nf = STFT (h, step, , length)\nz = ReduceSum (f)", "", x="N 8", w="8 c", step=np.array(2),
+               length=np.array(4), c=(8,))  # fmt: skip
+    yield case("NegativeLogLikelihoodLoss", 'h = MatMul (x, w)\ny = NegativeLogLikelihoodLoss <reduction = "none"> (h, which)\nz = Mul (y, y)',
+               "", x="4 3", w="3 c", which=np.array([0, 1, 2, 1]))  # fmt: skip
+    yield case("SoftmaxCrossEntropyLoss", "h = MatMul (x, w)\nz = SoftmaxCrossEntropyLoss (h, which)", "", x="4 3", w="3 c",
+               which=np.array([0, 1, 2, 1]))  # fmt: skip
+    yield from _regions()
+    yield from _places()
+    yield from _sequences()
+
+
+def _regions() -> Iterator[Case]:
+    boxes, batch = np.array([[0, 0, 3, 3], [1, 0, 2, 3]], np.float32), np.array([0, 1])
+    yield image(
+        "RoiAlign", "y = RoiAlign <output_height = 2, output_width = 2> (h, boxes, batch)", boxes=boxes, batch=batch
+    )
+    yield image(
+        "MaxRoiPool", "y = MaxRoiPool <pooled_shape = [2, 2]> (h, boxes)", boxes=np.c_[batch, boxes].astype(np.float32)
+    )
+    grid = np.random.default_rng(0).uniform(-1.2, 1.2, (8, 3, 2, 2)).astype(np.float32)
+    yield image("GridSample", "y = GridSample (h, grid)", x="8 3 s s", grid=grid)
+    yield image(
+        "GridSample",
+        'p = Sigmoid (h)\ny = GridSample <padding_mode = "border"> (p, grid)',
+        label="border",
+        x="8 3 s s",
+        grid=grid,
+    )
+    yield image(
+        "GridSample",
+        "p = Sigmoid (h)\ny = GridSample (p, grid)",
+        READ_CHANNELS,
+        label="zeros around",
+        x="8 3 s s",
+        grid=grid,
+    )
+    yield case("AffineGrid", "h = MatMul (x, w)\nt = Reshape (h, a)\ng = AffineGrid (t, sizes)\nz = ReduceSum (g)", "",
+               x="4 3", w="3 6", a=[4, 2, 3], sizes=[4, 1, 3, 3])  # fmt: skip
+    yield image("CenterCropPad", "y = CenterCropPad <axes = [2, 3]> (h, sizes)", label="space", sizes=[3, 7])
+    yield image(
+        "CenterCropPad", "y = CenterCropPad (h, sizes)", label="names the channels", x="2 3 s s", sizes=[2, "c", 7, 3]
+    )
+    yield image("MaxUnpool", "p, i = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (h)\nq = Relu (p)\n"
+                "y = MaxUnpool <kernel_shape = [2, 2], strides = [2, 2]> (q, i)", s=(4, 6))  # fmt: skip
+    yield image("MaxUnpool", "p, i = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (h)\n"
+                "y = MaxUnpool <kernel_shape = [2, 2], strides = [2, 2]> (p, i, sizes)", label="sizes", x="2 3 s s", sizes=[2, "c", 4, 4], s=(4,))  # fmt: skip
+    yield image(
+        "MaxPool",
+        "p, i = MaxPool <kernel_shape = [2, 2]> (h)\nq = Cast <to = 1> (i)\ny = Mul (p, q)",
+        "",
+        label="indices",
+    )
+    yield case("Col2Im", "h = Conv (x, w, b)\nf = Reshape (h, sizes)\ny = Col2Im (f, image, block)\nz = Conv (y, v)",
+               "c: b.0 w.0 | v.1", x="2 3 s s", w="c*4 3 1 1", b="c*4", v="2 c 1 1", sizes=[2, "c*4", "s*s"], image=["s+1", "s+1"],
+               block=[2, 2])  # fmt: skip
+    yield image("DeformConv", "y = DeformConv <kernel_shape = [2, 2]> (h, u, x_offset, k)", "c: b.0 w.0 | u.1; o: k.0 u.0 | v.1",
+                u="o c 2 2", k="o", x_offset="N 8 s-1 s-1", v="2 o 1 1")  # fmt: skip
+    yield image("DeformConv", "y = DeformConv <kernel_shape = [2, 2], offset_group = 2> (h, u, x_offset)", "d: b.0 w.0 | u.1; o: u.0 | v.1",
+                "groups of offsets", w="2*d 3 1 1", b="2*d", u="o 2*d 2 2", x_offset="N 16 s-1 s-1", v="2 o 1 1")  # fmt: skip
+    yield sequence("CausalConvWithState", 'p, last = CausalConvWithState <activation = "silu"> (h, u, k)\nq = ReduceSum (last, axis)\ny = Mul (p, q)', "c: b.0 k.0 u.0 w.0 | v.1",
+                   u="c 1 3", k="c", opset=27, axis=[2])  # fmt: skip
+
+
+def _places() -> Iterator[Case]:
+    best = "p, q = TopK (h, k)\n"
+    yield sequence("GatherElements", f"{best}r = GatherElements <axis = 2> (h, q)\ny = Mul (p, r)", k=[2])
+    yield sequence("GatherElements", "y = GatherElements <axis = 2> (h, at)", FREE_CHANNELS.replace("v.1", "at.1 v.1"), "known places",
+                   x="2 3 s", at=np.random.default_rng(0).integers(0, 4, (2, 4, 3)), c=(4,))  # fmt: skip
+    for name in ("ScatterElements", "Scatter"):
+        yield sequence(
+            name,
+            f"{best}r = Neg (p)\ny = {name} <axis = 2> (h, q, r)",
+            label="over space",
+            k=[2],
+            opset=10 + 3 * (name != "Scatter"),
+        )
+    yield case("ScatterElements", "h = MatMul (x, w)\ny = ScatterElements <axis = 1> (h, at, u)\nz = MatMul (y, v)", "",
+               "over channels", x="1 3", w="3 c", v="c 2", at=np.array([[2, 0]]), u="1 2", c=(4, 3))  # fmt: skip
+    yield case("ScatterND", "h = MatMul (x, w)\ny = ScatterND (h, places, u)\nz = MatMul (y, v)", "c: u.1 w.1 | v.0",
+               "rows", x="s 3", w="3 c", v="c 2", places=np.array([[1], [0]]), u="2 c")  # fmt: skip
+    yield case("TensorScatter", "h = Conv (x, w, b)\nk = Conv (x_new, u)\ny = TensorScatter <axis = 2> (h, k)\nz = Conv (y, v)",
+               "c: b.0 u.0 w.0 | v.1", **SEQUENCE, x_new="N 3 2", u="c 3 1", opset=24)  # fmt: skip
+
+
+def _sequences() -> Iterator[Case]:
+    two = "h = Gemm (x, w, b)\nk = Gemm (x, u)\n"
+    free = {**LINEAR, "u": "3 c"}
+    zero, one = np.array(0), np.array(1)
+    yield case("SequenceConstruct", f"{two}q = SequenceConstruct (h, k)\ny = SequenceAt (q, one)\nz = Gemm (y, v)", "c: b.0 w.1; c: u.1 | v.0",
+               **free, one=one)  # fmt: skip
+    yield case("SequenceAt", f"{two}q = SequenceConstruct (h, k)\ny = SequenceAt (q, zero)\nz = Gemm (y, v)", "c: b.0 w.1 | v.0; c: u.1",
+               **free, zero=zero)  # fmt: skip
+    yield case("SequenceInsert", f"{two}e = SequenceEmpty ()\np = SequenceInsert (e, h)\nq = SequenceInsert (p, k, zero)\ny = SequenceAt (q, one)\nz = Gemm (y, v)",
+               "c: b.0 w.1 | v.0; c: u.1", **free, zero=zero, one=one)  # fmt: skip
+    yield case("SequenceEmpty", "h = Gemm (x, w, b)\ne = SequenceEmpty ()\nq = SequenceInsert (e, h)\ny = SequenceAt (q, zero)\nz = Gemm (y, v)",
+               FREE, **LINEAR, zero=zero)  # fmt: skip
+    yield case("SequenceErase", f"{two}p = SequenceConstruct (h, k)\nq = SequenceErase (p, zero)\ny = SequenceAt (q, zero)\nz = Gemm (y, v)",
+               "c: b.0 w.1; c: u.1 | v.0", **free, zero=zero)  # fmt: skip
+    yield case("SequenceLength", f"{two}q = SequenceConstruct (h, k)\nn = SequenceLength (q)\nf = Cast <to = 1> (n)\ny = Mul (h, f)\nz = Gemm (y, v)",
+               "c: b.0 w.1 | v.0; c: u.1", **free)  # fmt: skip
+    yield case("ConcatFromSequence", f"{two}q = SequenceConstruct (h, k)\ny = ConcatFromSequence <axis = 1> (q)\nz = Gemm (y, v)",
+               "c: b.0 w.1 | v.0; o: u.1 | v.0", **{**free, "u": "3 o", "v": "c+o 2"})  # fmt: skip
+    yield case("ConcatFromSequence", f"{two}q = SequenceConstruct (h, k)\ny = ConcatFromSequence <axis = 0, new_axis = 1> (q)\nz = MatMul (y, v)",
+               TWO, "new axis", **free)  # fmt: skip
+    yield case("SplitToSequence", "h = Gemm (x, w, b)\nq = SplitToSequence <axis = 1> (h, sizes)\nf = SequenceAt (q, zero)\ns = SequenceAt (q, one)\n"
+               "y = Mul (f, s)\nz = Gemm (y, v)", "c//2: b.0 w.1 | v.0", **{**LINEAR, "v": "c//2 2"}, zero=zero, one=one, sizes=["c//2", "c//2"], c=(4, 6))  # fmt: skip
+    yield case("SplitToSequence", "h = Gemm (x, w, b)\nq = SplitToSequence <axis = 1> (h, n)\ny = SequenceAt (q, zero)\nz = Gemm (y, v)",
+               "2: b.0 w.1 | v.0; 2: b.0 w.1", "runs of two", **{**LINEAR, "v": "2 2"}, zero=zero, n=np.array(2), c=(5, 6))  # fmt: skip
+    yield linear("Optional", "p = Optional (h)\ny = OptionalGetElement (p)")
+    yield linear("OptionalGetElement", "y = OptionalGetElement (h)")
+    yield linear("OptionalHasElement", "p = OptionalHasElement (h)\nf = Cast <to = 1> (p)\ny = Mul (h, f)")
+    for name in ("BlackmanWindow", "HammingWindow", "HannWindow"):
+        yield sequence(name, f"k = {name} (n)\ny = Mul (h, k)", n=np.array(5), s=(5,))
+    yield sequence("MelWeightMatrix", "k = MelWeightMatrix (a, b_, c_, d_, e_)\ny = MatMul (h, k)", a=np.array(4), b_=np.array(8), c_=np.array(16),
+                   d_=0.0, e_=8.0, s=(5,))  # fmt: skip
+
+
+def _microsoft() -> Iterator[Case]:
+    of = "com.microsoft"
+    yield linear(f"{of}.BiasGelu", f"y = {of}.BiasGelu (h, k)", "c: b.0 k.0 w.1 | v.0", k="c")
+    yield linear(f"{of}.FastGelu", f"y = {of}.FastGelu (h)")
+    yield linear(f"{of}.FastGelu", f"y = {of}.FastGelu (h, k)", "c: b.0 k.0 w.1 | v.0", "bias", k="c")
+    for activation in ("Relu", "Tanh"):
+        yield image(f"{of}.FusedConv", f'y = {of}.FusedConv <activation = "{activation}"> (h, u, k)', "c: b.0 w.0 | u.1; o: k.0 u.0 | v.1",
+                    activation, u="o c 1 1", k="o", v="2 o 1 1")  # fmt: skip
+    yield image(f"{of}.FusedConv", f'y = {of}.FusedConv <activation = "Relu"> (h, u, k, h)', "c: b.0 k.0 u.0 w.0 | u.1 v.1",
+                "sum", u="c c 1 1", k="c")  # fmt: skip
+    yield linear(f"{of}.FusedGemm", f'y = {of}.FusedGemm <activation = "LeakyRelu", activation_alpha = 0.2> (h, u, k)',
+                 "c: b.0 w.1 | u.0; o: k.0 u.1 | v.0", u="c o", k="o", v="o 2")  # fmt: skip
+    for name in ("FusedMatMul", "TransposeMatMul"):
+        yield linear(
+            f"{of}.{name}",
+            f"y = {of}.{name} <alpha = 0.5, transB = 1> (h, u)",
+            "c: b.0 w.1 | u.1; o: u.0 | v.0",
+            u="o c",
+            v="o 2",
+        )
+    norm = {"x": "2 s 3", "w": "3 c", "u": "3 c", "gamma": "c", "beta": "c"}
+    both = "h = MatMul (x, w)\nk = MatMul (x, u)\n"
+    yield case(
+        f"{of}.SkipLayerNormalization",
+        f"{both}y, , , p = {of}.SkipLayerNormalization (h, k, gamma, beta)\nz = Add (y, p)",
+        "",
+        **norm,
+    )
+    yield case(
+        f"{of}.SkipSimplifiedLayerNormalization",
+        f"{both}y, , , p = {of}.SkipSimplifiedLayerNormalization (h, k, gamma)\nz = Add (y, p)",
+        "",
+        **norm,
+    )
+    yield case(f"{of}.SkipSimplifiedLayerNormalization", f"h = MatMul (w, x)\nk = MatMul (u, x)\ny = {of}.SkipSimplifiedLayerNormalization (h, k, gamma)\nz = MatMul (v, y)",
+               "c: u.0 w.0 | v.1", "over space", x="2 3 s", w="c 3", u="c 3", gamma="s", v="2 c")  # fmt: skip
+    yield linear(
+        "SimplifiedLayerNormalization",
+        "y = SimplifiedLayerNormalization (h, gamma)",
+        "c: b.0 gamma.0 w.1 | v.0",
+        "over channels",
+        gamma="c",
+    )
+    yield case(f"{of}.EmbedLayerNormalization", f"y, m = {of}.EmbedLayerNormalization (x, x, words, places, kinds, gamma, beta)\nz = MatMul (y, v)", "",
+               x="ids : 2 4", words="7 c", places="7 c", kinds="7 c", gamma="c", beta="c", v="c 2")  # fmt: skip
+    last = {"x": "2 s s 3", "w": "c 3 1 1", "b": "c", "v": "2 c 1 1"}
+    for name in ("NhwcConv", "NhwcFusedConv"):
+        yield case(f"{of}.{name}", f"h = {of}.{name} (x, w, b)\nz = {of}.{name} (h, v)", FREE_CHANNELS, **last)
+    yield from _microsoft_attention()
+
+
+def _microsoft_attention() -> Iterator[Case]:
+    of = "com.microsoft"
+    fused = {"x": "2 s 3", "wq": "3 g*d", "wk": "3 g*d", "wv": "3 g*e", "wo": "g*e 2"}
+    layers = "q = MatMul (x, wq)\nk = MatMul (x, wk)\nv = MatMul (x, wv)\n"
+    heads = "g: wk.1 wq.1 wv.1 | wo.0"
+    yield case(f"{of}.Attention", f"h = MatMul (x, w)\na = {of}.Attention <num_heads = {{g}}> (h, u, k)\nz = MatMul (a, wo)",
+               "i: w.1 | u.0; g: k.0 u.1 | wo.0", x="2 s 3", w="3 i", u="i 3*g*d", k="3*g*d", wo="g*d 2")  # fmt: skip
+    yield case(
+        f"{of}.MultiHeadAttention",
+        f"{layers}a = {of}.MultiHeadAttention <num_heads = {{g}}> (q, k, v)\nz = MatMul (a, wo)",
+        heads,
+        **fused,
+    )
+    yield case(f"{of}.MultiHeadAttention", f"{layers}a = {of}.MultiHeadAttention <num_heads = {{g}}> (q, k, v, bias)\nz = MatMul (a, wo)",
+               "g: bias.0 wk.1 wq.1 wv.1 | wo.0", "bias", **{**fused, "wv": "3 g*d", "wo": "g*d 2"}, bias="3*g*d")  # fmt: skip
+    shared = {"wq": "3 2*g*8", "wk": "3 g*8", "wv": "3 g*8", "wo": "2*g*8 2", "x": "2 s 3"}
+    yield case(f"{of}.GroupQueryAttention", f"{layers}a = {of}.GroupQueryAttention <num_heads = {{2*g}}, kv_num_heads = {{g}}> (q, k, v, , , n, m)\nz = MatMul (a, wo)",
+               heads, **shared, n=np.array([3, 3], np.int32), m=np.array(4, np.int32), s=(4,))  # fmt: skip
+    yield case("Attention", f"{layers}a = Attention <q_num_heads = {{2*g}}, kv_num_heads = {{g}}> (q, k, v)\nz = MatMul (a, wo)",
+               heads, "shared keys", **shared, opset=23)  # fmt: skip
+    yield case("Attention", f"{layers}a = Attention <q_num_heads = {{g}}, kv_num_heads = {{g}}> (q, k, v, mask)\nz = MatMul (a, wo)",
+               "g: mask.0 wk.1 wq.1 wv.1 | wo.0", "mask for each head", **fused, mask="g s s", opset=23)  # fmt: skip
+    state = '<q_num_heads = {{2*g}}, kv_num_heads = {{g}}, update_rule = "{0}"> (q, k, v{1})'
+    for rule, more in (("linear", ""), ("gated", ", , n")):
+        yield case("LinearAttention", f"{layers}f = MatMul (x, wd)\nm = Softplus (f)\nn = Neg (m)\na, = LinearAttention {state.format(rule, more).replace('{{', '{').replace('}}', '}')}\nz = MatMul (a, wo)",
+                   heads if rule == "linear" else "g: wd.1 wk.1 wq.1 wv.1 | wo.0", rule, **shared, wd="3 g", opset=27)  # fmt: skip
+    turn = {"x": "2 s 3", "w": "3 g*4", "v": "g*4 2", "cos": "s 2", "sin": "s 2", "s": (4,)}
+    places = np.tile(np.arange(4), (2, 1))
+    yield case("RotaryEmbedding", "h = MatMul (x, w)\ny = RotaryEmbedding <num_heads = {g}> (h, cos, sin, places)\nz = MatMul (y, v)",
+               "g: w.1 | v.0", **turn, places=places, opset=23)  # fmt: skip
+    for label, heads_ in (("", "<num_heads = {g}> "), ("without heads", "")):
+        yield case(f"{of}.RotaryEmbedding", f"h = MatMul (x, w)\ny = {of}.RotaryEmbedding {heads_}(h, places, cos, sin)\nz = MatMul (y, v)",
+                   "g: w.1 | v.0", label, **turn, places=places)  # fmt: skip
+
+
+def _quantized() -> Iterator[Case]:
+    """Weights of integers prune by the scale of each channel; activations pass where they rest at their zero point."""
+    of = "com.microsoft"
+    point = {"sc": np.array(0.05, np.float32), "zp": np.array(3, np.uint8)}
+    for domain in ("", f"{of}."):
+        there, back = f"{domain}QuantizeLinear", f"{domain}DequantizeLinear"
+        yield linear(there, f"q = {there} (h, sc, zp)\ny = {back} (q, sc, zp)", label="activations", **point)
+        yield linear(back, f"q = {there} (h, sc, zp)\ny = {back} (q, sc, zp)", label="activations", **point)
+    yield case("DequantizeLinear", "w = DequantizeLinear <axis = 1> (wq, ws)\nh = MatMul (x, w)\nz = MatMul (h, v)", "c: wq.1 ws.0 | v.0",
+               "channels of a weight", x="N 3", wq="int8: 3 c", ws="positive: c", v="c 2")  # fmt: skip
+    yield case("DequantizeLinear", "w = DequantizeLinear <axis = 0, block_size = 2> (wq, ws)\nh = MatMul (x, w)\nz = MatMul (h, v)",
+               "c: wq.1 ws.1 | v.0", "blocks of a weight", x="N 6", wq="int8: 6 c", ws="positive: 3 c", v="c 2", opset=21)  # fmt: skip
+    yield linear("QuantizeLinear", "q = QuantizeLinear <axis = 1> (h, sc)\ny = DequantizeLinear <axis = 1> (q, sc)", "c: b.0 sc.0 w.1 | v.0",
+                 "channels", sc="positive: c")  # fmt: skip
+    yield linear("DynamicQuantizeLinear", "q, sc, zp = DynamicQuantizeLinear (h)\ny = Cast <to = 1> (q)", "")
+    point = {"sc": np.array(0.05, np.float32), "zp": np.array(3, np.uint8)}
+    before = "h = MatMul (x, w)\nq = QuantizeLinear (h, sc, zp)\n"
+    ends = "f = Cast <to = 1> (i)\ny = Mul (f, m)\nz = MatMul (y, v)"
+    yield case("MatMulInteger", f"{before}i = MatMulInteger (q, wq, zp)\n{ends}", "c: w.1 | wq.0; o: m.0 | v.0 wq.1", x="N 3", w="3 c", wq="int8: c o",
+               m="o", v="o 2", **point)  # fmt: skip
+    yield case("MatMulInteger", f"{before}i = MatMulInteger (q, wq)\n{ends}", "o: m.0 | v.0 wq.1", "forgets the zero point", x="N 3", w="3 c",
+               wq="int8: c o", m="o", v="o 2", **point)  # fmt: skip
+    conv = "h = Conv (x, w)\nq = QuantizeLinear (h, sc, zp)\n"
+    yield case("ConvInteger", f"{conv}i = ConvInteger (q, wq, zp)\nf = Cast <to = 1> (i)\ny = Mul (f, m)\nz = Conv (y, v)", "c: w.0 | wq.1; o: m.0 | v.1 wq.0",
+               x="N 3 3 3", w="c 3 1 1", wq="int8: o c 2 2", m="o 1 1", v="2 o 1 1", **point)  # fmt: skip
+    out = {"ys": np.array(0.4, np.float32), "yz": np.array(7, np.uint8), "wz": np.array(0, np.int8)}
+    sizes = {
+        "x": "N 3 3 3",
+        "w": "c 3 1 1",
+        "wq": "int8: o c 2 2",
+        "ws": "positive: o",
+        "wz_": "int8: o",
+        "v": "2 o 1 1",
+    }
+    back = "y = DequantizeLinear (i, ys, yz)\n"
+    for domain in ("", f"{of}."):
+        yield case(f"{domain}QLinearConv", f"{conv}i = {domain}QLinearConv (q, sc, zp, wq, ws, wz_, ys, yz)\n{back}z = Conv (y, v)",
+                   "c: w.0 | wq.1; o: ws.0 | v.1 wq.0 wz_.0", **sizes, **point, **out)  # fmt: skip
+    flat = {"x": "N 3", "w": "3 c", "wq": "int8: c o", "ws": "positive: o", "v": "o 2"}
+    yield case("QLinearMatMul", f"{before}i = QLinearMatMul (q, sc, zp, wq, ws, wz_, ys, yz)\n{back}z = MatMul (y, v)", "c: w.1 | wq.0; o: ws.0 | v.0 wq.1 wz_.0",
+               **flat, wz_="int8: o", **point, **out)  # fmt: skip
+    yield case(f"{of}.QGemm", f"{before}i = {of}.QGemm (q, sc, zp, wq, ws, wz_, , ys, yz)\n{back}z = MatMul (y, v)", "c: w.1 | wq.0; o: ws.0 | v.0 wq.1 wz_.0",
+               **flat, wz_="int8: o", **point, **out)  # fmt: skip
+    yield case(f"{of}.MatMulIntegerToFloat", f"{before}y = {of}.MatMulIntegerToFloat (q, wq, sc, ws, zp, , k)\nz = MatMul (y, v)",
+               "c: w.1 | wq.0; o: k.0 ws.0 | v.0 wq.1", **flat, k="o", **point)  # fmt: skip
+    yield case(f"{of}.DynamicQuantizeMatMul", f"h = MatMul (x, w)\ny = {of}.DynamicQuantizeMatMul (h, wq, ws, , k)\nz = MatMul (y, v)",
+               "c: w.1 | wq.0; o: k.0 ws.0 | v.0 wq.1", **flat, k="o")  # fmt: skip
+    yield case(f"{of}.MatMulNBits", f"h = MatMul (x, w)\ny = {of}.MatMulNBits <K = 32, N = {{o}}, bits = 4, block_size = 16> (h, wq, ws, , , k)\nz = MatMul (y, v)",
+               "o: k.0 ws.0 | v.0 wq.0", x="N 3", w="3 32", wq="uint8: o 2 8", ws="positive: o 2", k="o", v="o 2")  # fmt: skip
+    pair = "h = MatMul (x, w)\nk = MatMul (x, u)\nq = QuantizeLinear (h, sc, zp)\nr = QuantizeLinear (k, sc, zp)\n"
+    two = {
+        "x": "N 3",
+        "w": "3 c",
+        "u": "3 c",
+        "v": "c 2",
+        **point,
+        "ys": np.array(0.13, np.float32),
+        "yz": np.array(9, np.uint8),
+    }
+    rest = "y = DequantizeLinear (i, ys, yz)\nz = MatMul (y, v)"
+    for name in ("Add", "Mul"):
+        yield case(
+            f"{of}.QLinear{name}",
+            f"{pair}i = {of}.QLinear{name} (q, sc, zp, r, sc, zp, ys, yz)\n{rest}",
+            "c: u.1 w.1 | v.0",
+            **two,
+        )
+    yield case(f"{of}.QLinearWhere", f"{pair}m = Greater (x_0, zero)\ni = {of}.QLinearWhere (m, q, sc, zp, r, sc, zp, ys, yz)\n{rest}", "c: u.1 w.1 | v.0",
+               **two, x_0="N 1", zero=0.0)  # fmt: skip
+    yield case(f"{of}.QLinearConcat", f"{pair}i = {of}.QLinearConcat <axis = 1> (ys, yz, q, sc, zp, r, sc, zp)\n{rest}", "c: w.1 | v.0; o: u.1 | v.0",
+               **{**two, "u": "3 o", "v": "c+o 2"})  # fmt: skip
+    yield case(
+        f"{of}.QLinearLeakyRelu",
+        f"{before}i = {of}.QLinearLeakyRelu <alpha = 0.2> (q, sc, zp, ys, yz)\n{rest}",
+        "c: w.1 | v.0",
+        **{**two, "u": "1"},
+    )
+    yield case(
+        f"{of}.QLinearSigmoid",
+        f"{before}i = {of}.QLinearSigmoid (q, sc, zp, ys, yz)\n{rest}",
+        "c: v.0 w.1",
+        **{**two, "u": "1"},
+    )
+    yield case(
+        f"{of}.QLinearSoftmax",
+        f"{before}i = {of}.QLinearSoftmax <axis = 1, opset = 13> (q, sc, zp, ys, yz)\n{rest}",
+        "",
+        **{**two, "u": "1"},
+    )
+    yield case(f"{of}.NhwcMaxPool", f"{before}i = {of}.NhwcMaxPool <kernel_shape = [2, 2]> (q)\ny = DequantizeLinear (i, sc, zp)\nz = MatMul (y, v)",
+               "c: w.1 | v.0", x="2 s s 3", w="3 c", v="c 2", **point)  # fmt: skip
+    pooled = {**two, "x": "N 3 s s", "w": "c 3 1 1", "v": "2 c 1 1"}
+    for name, window in (("AveragePool", "<kernel_shape = [2, 2]> "), ("GlobalAveragePool", "")):
+        yield case(f"{of}.QLinear{name}", f"{conv}i = {of}.QLinear{name} {window}(q, sc, zp, ys, yz)\ny = DequantizeLinear (i, ys, yz)\nz = Conv (y, v)",
+                   "c: w.0 | v.1", **{**pooled, "u": "1", "x": "N 3 3 3"})  # fmt: skip
+
+
+def _older() -> Iterator[Case]:
+    """Versions of operators whose attributes became operands, or the other way round."""
+    yield linear(
+        "Split",
+        "p, q = Split <axis = 1> (h)\ny = Mul (p, q)",
+        "c//2: b.0 w.1 | v.0",
+        "equal parts",
+        opset=11,
+        v="c//2 2",
+        c=(4, 6),
+    )
+    yield image("Upsample", "y = Upsample <scales = [1.0, 1.0, 2.0, 2.0]> (h)", label="attribute", opset=8)
+    yield image(
+        "Pad", 'y = Pad <mode = "constant", pads = [0, 0, 1, 0, 0, 0, 1, 2]> (h)', label="space, attributes", opset=9
+    )
+    yield linear("Slice", "y = Slice <starts = [1], ends = [9999], axes = [1]> (h)", "c-1: b.0 w.1 | v.0; 1: b.0 w.1", "from the second on",
+                 v="c-1 2", opset=9, c=(4, 5))  # fmt: skip
+    yield image("ReduceSum", "p = ReduceSum <axes = [2, 3]> (h)\ny = Add (h, p)", label="attribute", opset=11)
+    yield linear(
+        "Unsqueeze", "p = Unsqueeze <axes = [2]> (h)\ny = Squeeze <axes = [2]> (p)", label="attributes", opset=11
+    )
+
+
+def _ancient() -> Iterator[Case]:
+    """What neither onnxruntime nor onnx's reference runs any more: only the groups are looked at."""
+    by_axis = {**IMAGE, "b": "1", "x": "2 3 s s", "k": "c", "opset": 6, "c": (4, 3)}
+    for name in ("Add", "Sub", "Mul", "Div", "PRelu"):
+        groups = "c: w.0 | k.0 v.1" if name in ("Div", "PRelu") else "c: k.0 w.0 | v.1"
+        given = "" if name == "PRelu" else "<axis = 1, broadcast = 1> "
+        yield case(name, f"h = Conv (x, w)\ny = {name} {given}(h, k)\nz = Conv (y, v)", groups, "by axis", **by_axis)
+    yield case(
+        "Gemm", "h = Gemm <broadcast = 1> (x, w, b)\nz = MatMul (h, v)", FREE, "before opset 7", **LINEAR, opset=6
+    )
+    yield case("BatchNormalization", "h = Conv (x, w)\ny = BatchNormalization <is_test = 1, spatial = 0> (h, gamma, beta, mean, var)\nz = Conv (y, v)",
+               "c: beta.0 gamma.0 w.0 | mean.0 v.1 var.0", "entries one by one", **{**IMAGE, "b": "1", "x": "2 3 2 2"},
+               gamma="c 2 2", beta="c 2 2", mean="c 2 2", var="positive: c 2 2", opset=8)  # fmt: skip
+    yield linear("Dropout", "y = Dropout <ratio = 0.3, is_test = 1> (h)", label="before opset 7", opset=6)
+    yield linear("Tile", "y = Tile (h, k, axis)", label="by axis", k=np.array(2), axis=np.array(0), opset=5)
+
+
+CASES = [
+    *_elementwise(), *_binary(), *_linear(), *_normal(), *_reductions(), *_recurrent(), *_moves(), *_newer(),
+    *_microsoft(), *_quantized(), *_older(),
+]  # fmt: skip
+ANCIENT = [*_ancient()]

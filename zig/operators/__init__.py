@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from zig.operators import attention, elementwise, linear, move, normal, recurrent, reduce
+import re
+
+from zig.operators import attention, elementwise, linear, move, normal, quantized, recurrent, reduce, sequence, walls
 from zig.operators.operator import Operator
 
 OPERATORS: dict[str, Operator] = {
@@ -12,27 +14,51 @@ OPERATORS: dict[str, Operator] = {
     **normal.OPERATORS,
     **reduce.OPERATORS,
     **recurrent.OPERATORS,
+    **quantized.OPERATORS,
     **move.OPERATORS,
+    **sequence.OPERATORS,
+    **walls.OPERATORS,
 }
 
 __all__ = ["OPERATORS", "Operator", "table"]
 
 
 def table() -> list[dict[str, str]]:
-    """The dictionary as rows for people: operator, since which opset, rule, and why what is bound is fixed."""
+    """The dictionary as rows for people.
+
+    Returns:
+        For each operator its name (with its domain, unless that is the standard one), the opsets that changed it, its
+        rule, and what is fixed and why.
+    """
     import onnx  # noqa: PLC0415
 
-    rows = []
-    for name, operator in sorted(OPERATORS.items()):
-        domain, _, plain = name.rpartition(".")
-        schemas = [s for s in onnx.defs.get_all_schemas_with_history() if s.name == plain and s.domain == domain]
-        versions = sorted(schema.since_version for schema in schemas)
-        rule = operator.rule if isinstance(operator.rule, str) and operator.rule else ""
-        if not rule:
-            rule = "moves data" if operator.move else "computed from attributes and shapes"
-        fixed = operator.wall or (operator.why if "!" in rule or callable(operator.rule) else "")
-        rows.append({
-            "operator": name, "versions": ", ".join(map(str, versions)), "rule": rule,
-            "fixed": fixed,
-        })  # fmt: skip
-    return rows
+    versions: dict[str, set[int]] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        name = f"{schema.domain}.{schema.name}" if schema.domain else schema.name
+        versions.setdefault(name, set()).add(schema.since_version)
+    return [
+        {
+            "operator": name, "versions": ", ".join(map(str, sorted(versions.get(name, {1})))),
+            "rule": _rule(operator), "fixed": _fixed(operator),
+        }
+        for name, operator in sorted(OPERATORS.items(), key=lambda row: (row[0].rpartition(".")[0], row[0]))
+    ]  # fmt: skip
+
+
+def _rule(operator: Operator) -> str:
+    """The rule as it stands, or as the first line of what computes it tells."""
+    if operator.wall:
+        return "nothing passes"
+    if isinstance(operator.rule, str) and operator.rule:
+        return operator.rule
+    text = ((operator.rule or operator.move).__doc__ or "").partition("\n")[0]
+    spelled = re.search(r"`([^`]*->[^`]*)`", text)
+    return spelled[1] if spelled else text.rstrip(".")
+
+
+def _fixed(operator: Operator) -> str:
+    """Why everything is fixed, or which axes are and why."""
+    if operator.wall:
+        return f"all: {operator.wall}"
+    bound = dict.fromkeys(re.findall(r"(\w+)!", _rule(operator)))
+    return f"{', '.join(bound)}: {operator.why}" if bound else ""

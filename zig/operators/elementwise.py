@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx.helper import tensor_dtype_to_np_dtype
 
-from zig.operators.operator import Operator, same, times, zero_only
+from zig.operators.operator import Operator, letters, times, zero_only
 
 if TYPE_CHECKING:
     from zig.units import Call
@@ -25,10 +25,17 @@ def _gelu(x: Any) -> Any:
     return x * 0.5 * (1 + _erf(x / math.sqrt(2)))
 
 
-def _gelu_of(call: Call, x: Any) -> Any:
-    if call.attribute("approximate", "none") == "none":
-        return _gelu(x)
+def _gelu_by_tanh(x: Any, bias: Any = None) -> Any:
+    x = x if bias is None else x + bias
     return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def _gelu_of(call: Call, x: Any) -> Any:
+    return _gelu(x) if call.attribute("approximate", "none") == "none" else _gelu_by_tanh(x)
+
+
+def _swish(call: Call, x: Any, alpha: float = 1.0) -> Any:
+    return x * _sigmoid(call.attribute("alpha", alpha) * x)
 
 
 def _cast(call: Call, x: Any) -> Any:
@@ -72,6 +79,12 @@ def _clip(call: Call, x: Any, *_: Any) -> Any:
     return np.clip(x, -np.inf if low is None else float(low), np.inf if high is None else float(high))
 
 
+def _dropout(call: Call, x: Any) -> Any:
+    """While training, entries are dropped and the others grow, so only zero is sure to stay."""
+    switch = call.constant(2) if call.has(2) else np.bool_(call.node.version < 7 and not call.attribute("is_test", 0))
+    return x if switch is not None and not switch.any() else zero_only(call, x)
+
+
 def _shrink(call: Call, x: Any) -> Any:
     bias, lambd = call.attribute("bias", 0.0), call.attribute("lambd", 0.5)
     return np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, x * 0))
@@ -88,7 +101,7 @@ _PLAIN: dict[str, Callable[[Any], Any]] = {
     "Relu": lambda x: np.maximum(x, 0), "Round": np.round, "Sigmoid": _sigmoid, "Sign": np.sign,
     "Sin": np.sin, "Sinh": np.sinh, "Softplus": _softplus,
     "Softsign": lambda x: x / (1 + np.abs(x)), "Sqrt": np.sqrt, "Tan": np.tan, "Tanh": np.tanh,
-    "com.microsoft.Gelu": _gelu, "com.microsoft.QuickGelu": lambda x: x * _sigmoid(1.702 * x),
+    "com.microsoft.Gelu": _gelu,
 }  # fmt: skip
 _WITH_ATTRIBUTES: dict[str, Callable[..., Any]] = {
     "Cast": _cast,
@@ -99,7 +112,8 @@ _WITH_ATTRIBUTES: dict[str, Callable[..., Any]] = {
     "LeakyRelu": lambda call, x: np.where(x >= 0, x, call.attribute("alpha", 0.01) * x),
     "Selu": lambda call, x: _elu(call, x, 1.67326319217681884765625, 1.05070102214813232421875),
     "Shrink": _shrink,
-    "Swish": lambda call, x: x * _sigmoid(call.attribute("alpha", 1.0) * x),
+    "Swish": _swish,
+    "com.microsoft.QuickGelu": lambda call, x: _swish(call, x, 1.702),
     "ThresholdedRelu": lambda call, x: np.where(x > call.attribute("alpha", 1.0), x, x * 0),
 }
 
@@ -117,19 +131,21 @@ def _neither(_: Call, a: Any, b: Any) -> Any:
 
 
 def _remainder(call: Call, a: Any, b: Any) -> Any:
+    """By zero there is none; zero by something unknown, which is taken to be no zero, is zero."""
     rest = np.fmod(a, b) if call.attribute("fmod", 0) else np.mod(a, b)
-    return np.where(np.asarray(a) == 0, 0.0, rest)
+    return np.where(np.asarray(b) == 0, np.inf, np.where(np.asarray(a) == 0, 0.0, rest))
 
 
 def _quotient(_: Call, a: Any, b: Any) -> Any:
-    """Zero by something unknown is zero (it is taken to be finite and not zero); zero by zero is undefined."""
-    zero, divisor = np.asarray(a) == 0, np.asarray(b)
-    return np.where(zero & (divisor == 0), np.inf, np.where(zero, 0.0, np.divide(a, b)))
+    """By zero there is none; zero by something unknown, which is taken to be no zero, is zero."""
+    return np.where(np.asarray(b) == 0, np.inf, np.where(np.asarray(a) == 0, 0.0, np.divide(a, b)))
 
 
 def _power(_: Call, a: Any, b: Any) -> Any:
-    unknown = np.isnan(a) | np.isnan(b)  # numpy has nan**0 = 1**nan = 1, which is no knowledge of ours
-    return np.where(unknown, np.nan, np.power(np.where(unknown, 1.0, a), np.where(unknown, 1.0, b)))
+    """To an unknown power, zero may be infinite; numpy has nan**0 = 1**nan = 1, which is no knowledge of ours."""
+    unknown = np.isnan(a) | np.isnan(b)
+    value = np.power(np.where(unknown, 1.0, a), np.where(unknown, 1.0, b))
+    return np.where(unknown, np.where(np.asarray(a) == 0, np.inf, np.nan), value)
 
 
 def _choice(_: Call, condition: Any, a: Any, b: Any) -> Any:
@@ -153,7 +169,6 @@ _BINARY: dict[str, tuple[str, Callable[..., Any]]] = {
     "Div": ("*b, ~*b -> *b", _quotient),
     "Mod": ("*b, ~*b -> *b", _remainder),
     "Pow": ("*b, ~*b -> *b", _power),
-    "PRelu": ("*b, ~*b -> *b", _parametric_relu),
     "And": ("*b, *b -> *b", _both),
     "Or": ("*b, *b -> *b", _neither),
     "Xor": ("*b, *b -> *b", _neither),
@@ -166,13 +181,33 @@ _BINARY: dict[str, tuple[str, Callable[..., Any]]] = {
     "GreaterOrEqual": ("*b, *b -> *b", _compare(np.greater_equal)),
     "Less": ("*b, *b -> *b", _compare(np.less)),
     "LessOrEqual": ("*b, *b -> *b", _compare(np.less_equal)),
+    "SwiGLU": ("*b, *b -> *b", lambda call, a, b: times(_swish(call, a), b)),
+    "com.microsoft.BiasGelu": ("*b, *b -> *b", lambda call, x, bias: _gelu(x + bias)),
+    "com.microsoft.FastGelu": ("*b, *b -> *b", lambda call, *xs: _gelu_by_tanh(*xs)),
 }
+_BY_ATTRIBUTE = ("Mod", "SwiGLU")
+_BY_AXIS = ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater", "Less")  # before opset 7
 _MANY: dict[str, Callable[..., Any]] = {
     "Max": lambda call, *xs: np.maximum.reduce(np.broadcast_arrays(*xs)),
     "Min": lambda call, *xs: np.minimum.reduce(np.broadcast_arrays(*xs)),
     "Sum": lambda call, *xs: np.sum(np.broadcast_arrays(*xs), axis=0),
     "Mean": lambda call, *xs: np.mean(np.broadcast_arrays(*xs), axis=0),
 }
+
+
+def aligned(rule: str, axis: int | None = None) -> Callable[[Call], str]:
+    """The rule of two operands; before opset 7 the second one may lie along axes of the first from `axis` on."""
+
+    def at(call: Call) -> str:
+        first = call.attribute("axis", axis)
+        if call.node.version > 6 or first is None:
+            return rule
+        x = letters(len(call.tensor(0).axes))
+        other = x[first % len(x) :][: len(call.tensor(1).axes)]
+        return f"{' '.join(x)}, {'~' * ('~' in rule)}{' '.join(other)} -> {' '.join(x)}"
+
+    at.__doc__ = f"`{rule}`"
+    return at
 
 
 def _defined(function: Callable[[Any], Any]) -> Callable[..., Any]:
@@ -186,17 +221,22 @@ def _defined(function: Callable[[Any], Any]) -> Callable[..., Any]:
 
 
 def _many(call: Call) -> str:
+    """As many operands as there are: `*b, ..., *b -> *b`."""
     return f"{', '.join(['*b'] * len(call.node.inputs))} -> *b"
 
 
 OPERATORS: dict[str, Operator] = {
-    **{name: Operator("*b -> *b", rest=_defined(f)) for name, f in _PLAIN.items()},
+    **{name: Operator("*b -> *b", rest=_defined(f), plain=True) for name, f in _PLAIN.items()},
     **{name: Operator("*b -> *b", rest=f) for name, f in _WITH_ATTRIBUTES.items()},
-    **{name: Operator(rule, rest=f) for name, (rule, f) in _BINARY.items()},
-    **{name: Operator(_many, rest=f) for name, f in _MANY.items()},
-    "BitwiseNot": Operator("*b -> *b"),
+    **{
+        name: Operator(aligned(rule) if name in _BY_AXIS else rule, rest=f, plain=name not in _BY_ATTRIBUTE)
+        for name, (rule, f) in _BINARY.items()
+    },
+    "PRelu": Operator(aligned("*b, ~*b -> *b", axis=1), rest=_parametric_relu),
+    **{name: Operator(_many, rest=f, plain=True) for name, f in _MANY.items()},
+    **{name: Operator("*b -> *b") for name in ("BitwiseNot", "BitCast")},  # no constant stays known
     "Clip": Operator("*b -> *b", rest=_clip, data=1),
-    "Dropout": Operator("*b -> *b", rest=same, data=1),
+    "Dropout": Operator("*b -> *b, ~*b", rest=_dropout, data=1),
     "CastLike": Operator("*b -> *b", rest=_cast_like, data=1),
-    "Where": Operator("*b, *b, *b -> *b", rest=_choice),
+    "Where": Operator("*b, *b, *b -> *b", rest=_choice, plain=True),
 }

@@ -9,8 +9,8 @@ import numpy as np
 from zig.arithmetic import reshaped
 from zig.dims import Dim, Size, number
 from zig.errors import RuleError
-from zig.operators.operator import Operator, same, zero_only
-from zig.operators.reduce import resize
+from zig.operators.operator import Operator, letters, repair_sizes, same, zero_only
+from zig.operators.reduce import bind
 from zig.units import Axis, Part, Tensor, size
 
 if TYPE_CHECKING:
@@ -26,13 +26,14 @@ def _like(x: Tensor, axes: Any) -> Tensor:
 
 
 def _transpose(call: Call) -> list[Tensor | None]:
+    """Axes in another order."""
     x = call.tensor(0)
     order = call.attribute("perm") or list(range(len(x.axes)))[::-1]
     return [_like(x, (x.axes[i] for i in order))]
 
 
 def _reshape(call: Call) -> list[Tensor | None]:
-    """Reshape, Flatten, Squeeze and Unsqueeze are one thing: the same elements under other sizes."""
+    """The same elements under other sizes."""
     x = call.tensor(0)
     return [_like(x, call.flow.regroup(x.axes, call.result_sizes(), call.node))]
 
@@ -44,18 +45,21 @@ def _repair_reshape(cut: Cut) -> None:
     allowzero = bool(cut.call.attribute("allowzero", 0))
     if given is not None and reshaped(before, given, allowzero) == want:
         return
-    old = cut.call.constant(1)
+    old: list[Size] = [] if given is None else given.tolist()
+    left = old.index(-1) if -1 in old else next((i for i, n in enumerate(want) if not isinstance(n, int)), -1)
     entries: list[Size | None] = []
     for i, n in enumerate(want):
-        copied = i < len(before) and before[i] == n and not allowzero
-        if isinstance(n, int) and not (old is not None and old.tolist()[i] == -1 and -1 not in entries):
+        if i == left:
+            entries.append(-1)
+        elif isinstance(n, int):
             entries.append(n)
         else:
-            entries.append(0 if copied else -1 if -1 not in entries else None)
+            entries.append(0 if i < len(before) and before[i] == n and not allowzero else None)
     cut.set_sizes(1, entries, want)
 
 
 def _expand(call: Call) -> list[Tensor | None]:
+    """Axes of size one are repeated: slices that are all alike may go as they came."""
     x = call.tensor(0)
     sizes = call.result_sizes()
     axes = ((),) * (len(sizes) - len(x.axes)) + x.axes
@@ -73,36 +77,20 @@ def _grown(call: Call, axis: Axis, n: Size, rest: float) -> Axis:
 
 
 def _fill(call: Call) -> list[Tensor | None]:
+    """One value everywhere, of which slices may go."""
     value = call.attribute("value")
     number = 0.0 if value is None else float(call.flow.graph.scalar(value))
     axes = tuple(_grown(call, (), n, number) for n in call.result_sizes())
     return [Tensor(axes, const=True, number=number)]
 
 
-def _repair_sizes(index: int) -> Any:
-    """The operand lists the sizes of the result: Expand, ConstantOfShape, Resize."""
-
-    def repair(cut: Cut) -> None:
-        want, old = cut.sizes(cut.call.outputs[0]), cut.call.constant(index)
-        given = cut.operand(index)
-        if not cut.call.has(index) or (given is not None and _agrees(given.tolist(), want)):
-            return
-        short = len(want) - (len(want) if old is None else len(old))
-        ones = [old is not None and old.tolist()[i] == 1 for i in range(len(want) - short)]
-        entries = [1 if one else (n if isinstance(n, int) else None) for one, n in zip(ones, want[short:], strict=True)]
-        cut.set_sizes(index, entries, want[short:])
-
-    return repair
-
-
-def _agrees(given: list[Size], want: tuple[Size, ...]) -> bool:
-    return all(g in (1, w) for g, w in zip(given[::-1], want[::-1], strict=False))
-
-
 def _tile(call: Call) -> list[Tensor | None]:
+    """Axes in front of those that are repeated."""
     x, repeats = call.tensor(0), call.constant(1)
-    if repeats is None:
+    if repeats is None or (call.node.version < 6 and call.constant(2) is None):
         raise RuleError("its repeats are computed at run time")
+    if call.node.version < 6:
+        repeats = np.where(np.arange(len(x.axes)) == call.constant(2), repeats, 1)
     why = call.flow.reason(f"is repeated by {call.node}", call.node.name)
     pairs = zip(repeats.tolist(), x.axes, strict=True)
     return [_like(x, (axis if k == 1 else (Part(k, why=why), *axis) for k, axis in pairs))]
@@ -127,7 +115,8 @@ def _alone(call: Call, axis: Axis, indices: Any) -> Axis:
     return ()
 
 
-def _is_live(axis: Axis) -> bool:
+def is_live(axis: Axis) -> bool:
+    """Whether any part of an axis carries units."""
     return any(part.live for part in axis)
 
 
@@ -147,13 +136,14 @@ def _slice_operands(call: Call) -> list[tuple[int, int, int, int]] | None:
 
 
 def _slice(call: Call) -> list[Tensor | None]:
+    """A range of an axis, or a Gather where cutting leaves none."""
     x, operands = call.tensor(0), _slice_operands(call)
     sizes = call.flow.graph.shapes.get(call.node.outputs[0])
     axes = list(x.axes)
     if operands is None:
         return [_unknown_slice(call, x, sizes)]
     for i, start, end, step in operands:
-        if not _is_live(axes[i]):
+        if not is_live(axes[i]):
             whole = step == 1 and start == 0 and sizes is not None and sizes[i] == x.sizes[i]
             axes[i] = axes[i] if whole else _dead_axis(call, sizes, i)
         else:
@@ -164,11 +154,11 @@ def _slice(call: Call) -> list[Tensor | None]:
 
 def _unknown_slice(call: Call, x: Tensor, sizes: tuple[Size, ...] | None) -> Tensor:
     """Bounds computed at run time: axes that keep their size pass, if no live one can be meant."""
-    if sizes is None or any(_is_live(axis) and n != size(axis) for axis, n in zip(x.axes, sizes, strict=True)):
+    if sizes is None or any(is_live(axis) and n != size(axis) for axis, n in zip(x.axes, sizes, strict=True)):
         raise RuleError("its bounds are computed at run time")
     which = call.constant(3) if call.has(3) else call.attribute("axes")
     touched = range(len(x.axes)) if which is None else [int(a) % len(x.axes) for a in which]
-    if any(_is_live(x.axes[i]) for i in touched):
+    if any(is_live(x.axes[i]) for i in touched):
         raise RuleError("its bounds are computed at run time")
     return _like(x, (_dead_axis(call, sizes, i) if i in touched else axis for i, axis in enumerate(x.axes)))
 
@@ -191,11 +181,13 @@ def _repair_slice(cut: Cut) -> None:
     changed = {}
     for i, start, end, step in operands:
         axis = cut.call.tensor(0).axes[i]
-        if not _is_live(axis) or not cut.touches(axis):
+        if not is_live(axis) or not cut.touches(axis):
             continue
         keep = cut.keep(axis)
         picked = np.arange(len(keep))[_bounds(start, end, step)]
         wanted = (np.cumsum(keep) - 1)[picked[keep[picked]]]
+        if not len(wanted):  # an empty range stays empty
+            continue
         if len(wanted) > 1 and (np.diff(wanted) != np.sign(step)).any():
             cut.gather(i, wanted)
             changed[i] = (0, len(wanted), 1)
@@ -224,38 +216,39 @@ def _write_bounds(
 
 
 def _split(call: Call) -> list[Tensor | None]:
-    x = call.tensor(0)
-    i = call.attribute("axis", 0) % len(x.axes)
-    shapes = [call.result_sizes(k) if name else None for k, name in enumerate(call.node.outputs)]
-    sizes = _split_sizes(call, i, shapes)
-    axis, start, results = x.axes[i], 0, list[Tensor | None]()
-    for shape, n in zip(shapes, sizes, strict=True):
-        piece = _dead_axis(call, shape, i) if not _is_live(axis) else _pick(call, axis, np.arange(start, start + n))
-        start = start + n
-        results.append(_like(x, (*x.axes[:i], piece, *x.axes[i + 1 :])))
-    return results
+    """Pieces of an axis, each with its units."""
+    axis = call.attribute("axis", 0) % len(call.tensor(0).axes)
+    return list(pieces(call, call.tensor(0), axis, _split_sizes(call, axis)))
 
 
-def _split_sizes(call: Call, axis: int, shapes: list[tuple[Size, ...] | None]) -> list[int]:
+def _split_sizes(call: Call, axis: int) -> list[int]:
     given = call.constant(1) if call.has(1) else call.attribute("split")
     if given is not None:
         return [int(n) for n in given]
-    if any(shape is None for shape in shapes):
-        raise RuleError("the sizes of its outputs are not known")
-    return [shape[axis] for shape in shapes if shape is not None]  # type: ignore[misc]
+    return [call.result_sizes(k)[axis] for k in range(len(call.node.outputs))]  # type: ignore[misc]
 
 
-def _repair_split(cut: Cut) -> None:
-    call = cut.call
+def pieces(call: Call, x: Tensor, axis: int, sizes: list[int]) -> list[Tensor]:
+    """A tensor cut into pieces of these sizes."""
+    why = call.flow.reason(f"lies along an axis that {call.node} makes", call.node.name)
+    whole, start, results = x.axes[axis], 0, list[Tensor]()
+    for n in sizes:
+        dead_piece: Axis = () if n == 1 else (Part(n, why=why),)
+        piece = _pick(call, whole, np.arange(start, start + n)) if is_live(whole) else dead_piece
+        results.append(_like(x, (*x.axes[:axis], piece, *x.axes[axis + 1 :])))
+        start = start + n
+    return results
+
+
+def repair_split(cut: Cut) -> None:
+    """The sizes of the pieces follow what they keep."""
+    call, found = cut.call, cut.call.outputs
+    items = [t for t in getattr(found[0], "items", found) if t is not None]
     i = call.attribute("axis", 0) % len(call.tensor(0).axes)
-    axis = call.tensor(0).axes[i]
-    if not _is_live(axis) or not cut.touches(axis):
+    if not cut.touches(call.tensor(0).axes[i]):
         return
-    keep = cut.keep(axis)
-    sizes = _split_sizes(call, i, [call.result_sizes(k) if n else None for k, n in enumerate(call.node.outputs)])
-    ends = np.cumsum(sizes)
-    kept = [int(keep[end - n : end].sum()) for n, end in zip(sizes, ends, strict=True)]
-    if call.node.version < 13:
+    kept = [int(cut.keep(item.axes[i]).sum()) for item in items]
+    if call.node.version < 13 and call.node.op == "Split" and not call.has(1):
         cut.set_attribute("split", kept)
     else:
         cut.set_attribute("num_outputs", None)
@@ -263,33 +256,38 @@ def _repair_split(cut: Cut) -> None:
 
 
 def _concat(call: Call) -> list[Tensor | None]:
-    tensors = [call.tensor(k) for k in range(len(call.inputs))]
-    i = call.attribute("axis") % len(tensors[0].axes)
+    """One axis after another; the others are tied: `*a c, *a d -> *a c+d`."""
+    return joined(call, [call.tensor(k) for k in range(len(call.inputs))], call.attribute("axis"))
+
+
+def joined(call: Call, tensors: list[Tensor], axis: int) -> list[Tensor | None]:
+    """Tensors one after another along an axis; their other axes are tied."""
+    i = axis % len(tensors[0].axes)
     for tensor in tensors:
         if tensor.weight:
             call.flow.members.extend(part.units for part in tensor.live)
     axes: list[Axis] = []
     for k in range(len(tensors[0].axes)):
-        pieces = [tensor.axes[k] for tensor in tensors]
-        axes.append(_chained(call, pieces) if k == i else _shared(call, pieces))
+        both = [tensor.axes[k] for tensor in tensors]
+        axes.append(_chained(call, both) if k == i else _shared(call, both))
     const = all(tensor.const for tensor in tensors)
     return [Tensor(tuple(axes), const, const and any(tensor.weight for tensor in tensors))]
 
 
-def _chained(call: Call, pieces: list[Axis]) -> Axis:
-    """The concatenated axis: one piece after another."""
-    if not any(_is_live(piece) for piece in pieces):
-        total = sum((size(piece) for piece in pieces[1:]), start=size(pieces[0]))
-        return (Part(total, why=next((p.why for piece in pieces for p in piece), 0)),)
-    flat = [call.flow.flat(piece, call.node) for piece in pieces]
+def _chained(call: Call, runs: list[Axis]) -> Axis:
+    """The concatenated axis: one run after another."""
+    if not any(is_live(run) for run in runs):
+        total = sum((size(run) for run in runs[1:]), start=size(runs[0]))
+        return (Part(total, why=next((p.why for run in runs for p in run), 0)),)
+    flat = [call.flow.flat(run, call.node) for run in runs]
     units = [part.units if part.live else np.zeros(number(part.size), np.int64) for part in flat]
     rests = [part.rest if part.live else np.full(number(part.size), np.nan) for part in flat]
     return (call.flow.part(np.concatenate(units), np.concatenate(rests)),)
 
 
-def _shared(call: Call, pieces: list[Axis]) -> Axis:
+def _shared(call: Call, both: list[Axis]) -> Axis:
     """The other axes: tied, at rest only where all operands rest at the same value."""
-    columns = call.flow.align(pieces, call.node)
+    columns = call.flow.align(both, call.node)
     return tuple(_agreed(parts) for parts in columns)
 
 
@@ -303,11 +301,11 @@ def _agreed(parts: list[Part]) -> Part:
 
 
 def _gather(call: Call) -> list[Tensor | None]:
-    """With constant indices a selection, in whatever shape the indices have; otherwise a look-up at run time."""
+    """A selection by constant indices, in whatever shape they have; else a look-up, which fixes the axis."""
     x, indices = call.tensor(0), call.constant(1)
     i = call.attribute("axis", 0) % len(x.axes)
     axis, middle = x.axes[i], _index_axes(call)
-    if _is_live(axis) and indices is not None and indices.dtype != object:
+    if is_live(axis) and indices is not None and indices.dtype != object:
         wrapped = np.where(indices < 0, indices + number(size(axis)), indices)
         middle = call.flow.regroup([_pick(call, axis, wrapped.reshape(-1))], indices.shape, call.node)
     else:
@@ -327,7 +325,7 @@ def _index_axes(call: Call) -> tuple[Axis, ...]:
 
 
 def _gather_nd(call: Call) -> str:
-    """Entries are looked up along the first axes (those that the last axis of the indices counts); the rest passes."""
+    """Looks up along the axes that the last axis of the indices counts: `*b v! *d, ~*b *i! j! -> *b *i *d`."""
     rank, indices, batch = len(call.tensor(0).axes), call.tensor(1), call.attribute("batch_dims", 0)
     count = number(indices.sizes[-1])
     batches, looked_up = [f"b{i}" for i in range(batch)], [f"v{i}!" for i in range(count)]
@@ -342,7 +340,7 @@ def _repair_gather(cut: Cut) -> None:
     call, indices = cut.call, cut.call.constant(1)
     i = call.attribute("axis", 0) % len(call.tensor(0).axes)
     axis, result = call.tensor(0).axes[i], call.outputs[0]
-    if indices is None or result is None or not _is_live(axis) or not cut.touches(axis):
+    if indices is None or result is None or not is_live(axis) or not cut.touches(axis):
         return
     keep = cut.keep(axis)
     moved = (np.cumsum(keep) - 1)[np.where(indices < 0, indices + len(keep), indices)]
@@ -351,37 +349,75 @@ def _repair_gather(cut: Cut) -> None:
     cut.set_operand(1, moved.astype(indices.dtype))
 
 
+def _by_index(call: Call) -> tuple[str, str]:
+    """Axes of the data and of the indices: those of one size pass, all but the one that is looked up along."""
+    data, indices = call.tensor(0).sizes, call.tensor(1).sizes
+    axis = call.attribute("axis", 0) % len(data)
+    passes = [m == n and i != axis for i, (m, n) in enumerate(zip(data, indices, strict=True))]
+    x, places = ([f"a{i}" if one else f"{k}{i}!" for i, one in enumerate(passes)] for k in "vi")
+    return " ".join(x), " ".join(places)
+
+
+def _gather_elements(call: Call) -> str:
+    """Looks up along one axis: `*a v!, ~*a i! -> *a i`."""
+    x, places = _by_index(call)
+    return f"{x}, ~{places} -> {places.replace('!', '')}"
+
+
+def _scatter_elements(call: Call) -> str:
+    """Writes along one axis: `*a v!, ~*a i!, *a i! -> *a v`."""
+    x, places = _by_index(call)
+    return f"{x}, ~{places}, {places} -> {x.replace('!', '')}"
+
+
+def _tensor_scatter(call: Call) -> str:
+    """Writes along one axis: `b v! *a, b i! *a, ~b -> b v *a`."""
+    axes = letters(len(call.tensor(0).axes))
+    axis = call.attribute("axis", -2) % len(axes)
+    update = " ".join(f"{a}_!" if i == axis else a for i, a in enumerate(axes))
+    return bind(axes, axis).replace(" ->", f", {update}, ~{axes[0]} ->")
+
+
+def _over_zeros(_: Call, x: Any, indices: Any, updates: Any) -> Any:
+    """What is written over zeros must be zeros."""
+    return np.where((np.asarray(x) == 0) & (np.asarray(updates) == 0), 0.0, np.nan)
+
+
 def _scatter(call: Call) -> list[Tensor | None]:
-    """Something is written over known places of the first axis: it goes where the place goes."""
-    x, indices, updates = call.tensor(0), call.constant(1), call.tensor(2)
-    call.flow.fix(call.tensor(1), call.flow.reason(f"is an index of {call.node}", call.node.name))
-    if (
-        indices is None
-        or indices.dtype == object
-        or indices.shape[1:] != (1,)
-        or call.attribute("reduction", "none") != "none"
-    ):
-        raise RuleError("the places that it writes to are computed at run time")
-    call.flow.members.extend(part.units for tensor in (x, updates) if tensor.weight for part in tensor.live)
-    others = [call.flow.align(pair, call.node) for pair in zip(x.axes[1:], updates.axes[1:], strict=True)]
-    flat = call.flow.flat(x.axes[0], call.node)
-    if not flat.live:
-        call.flow.fix(updates.axes[0], call.flow.reason(f"is written to places that {call.node} names", call.node.name))
+    """Written over known places of the first axis, an update goes where its place goes; other axes pass."""
+    x, indices, updates, flow = call.tensor(0), call.constant(1), call.tensor(2), call.flow
+    flow.fix(call.tensor(1), flow.reason(f"is an index of {call.node}", call.node.name))
+    depth, places = number(call.tensor(1).sizes[-1]), len(call.tensor(1).axes) - 1
+    flow.members.extend(part.units for tensor in (x, updates) if tensor.weight for part in tensor.live)
+    others = tuple(_shared(call, list(pair)) for pair in zip(x.axes[depth:], updates.axes[places:], strict=True))
+    known = depth == places == 1 and indices is not None and indices.dtype != object
+    if known and call.attribute("reduction", "none") == "none":
+        first: tuple[Axis, ...] = (_written(call, x.axes[0], updates.axes[0], indices),)
     else:
-        places, written = indices[:, 0] % len(flat.units), call.flow.flat(updates.axes[0], call.node)
-        rest = np.array(flat.rest)
-        call.flow.tie(call.flow.part(flat.units[places], rest[places]), written, call.node)
-        rest[places] = written.rest if written.live else np.nan
-        flat = flat._replace(rest=rest)
-    axes = ((flat,) if x.axes[0] else (), *(tuple(_agreed(parts) for parts in columns) for columns in others))
+        why = flow.reason(f"is written to by index in {call.node}", call.node.name)
+        first = x.axes[:depth]
+        for axis in (*first, *updates.axes[:places]):
+            flow.fix(axis, why)
     const = x.const and updates.const
-    return [Tensor(axes, const, const and (x.weight or updates.weight))]
+    return [Tensor((*first, *others), const, const and (x.weight or updates.weight))]
+
+
+def _written(call: Call, axis: Axis, update: Axis, indices: Any) -> Axis:
+    """An axis with some places written over: tied to the updates, at rest where they are."""
+    flat, written = call.flow.flat(axis, call.node), call.flow.flat(update, call.node)
+    if not flat.live:
+        call.flow.fix(update, call.flow.reason(f"is written to places that {call.node} names", call.node.name))
+        return axis
+    places, rest = indices[:, 0] % len(flat.units), np.array(flat.rest)
+    call.flow.tie(call.flow.part(flat.units[places], rest[places]), written, call.node)
+    rest[places] = written.rest if written.live else np.nan
+    return (flat._replace(rest=rest),)
 
 
 def _repair_scatter(cut: Cut) -> None:
     """Places move, and those that are gone go."""
     indices, axis = cut.call.constant(1), cut.call.tensor(0).axes[0]
-    if indices is None or not _is_live(axis) or not cut.touches(axis):
+    if indices is None or not cut.touches(axis):
         return
     keep = cut.keep(axis)
     places = indices[:, 0] % len(keep)
@@ -389,17 +425,18 @@ def _repair_scatter(cut: Cut) -> None:
 
 
 def _pad(call: Call) -> list[Tensor | None]:
+    """Zeros around an axis stay; its own values around it would have to move along."""
     x = call.tensor(0)
     pads = call.constant(1) if call.has(1) else call.attribute("pads") or call.attribute("paddings")
     which = call.constant(3) if call.has(3) else range(len(x.axes))
-    if which is None or (pads is None and any(_is_live(x.axes[int(a)]) for a in which)):
+    if which is None or (pads is None and any(is_live(x.axes[int(a)]) for a in which)):
         raise RuleError("its pads are computed at run time")
     sizes, axes = call.flow.graph.shapes.get(call.node.outputs[0]), list(x.axes)
     for k, a in enumerate(int(a) % len(x.axes) for a in which):
         before, after = (-1, -1) if pads is None else (int(pads[k]), int(pads[k + len(pads) // 2]))
         if before == 0 and after == 0:
             continue
-        if not _is_live(axes[a]):
+        if not is_live(axes[a]):
             axes[a] = _dead_axis(call, sizes, a)
         elif call.attribute("mode", "constant") == "constant" and min(before, after) >= 0:
             flat = call.flow.flat(axes[a], call.node)
@@ -419,8 +456,8 @@ def _padded_rest(call: Call, axis: Axis) -> Axis:
     return tuple(p._replace(rest=np.where(p.rest == value, p.rest, np.nan)) if p.live else p for p in axis)
 
 
-def _dead(call: Call) -> list[Tensor | None]:
-    """A tensor that is made from sizes or from nothing: no unit passes, and none is held."""
+def dead(call: Call) -> list[Tensor | None]:
+    """Made from sizes or from nothing: no unit passes, and none is held."""
     why = call.flow.reason(f"comes from {call.node}", call.node.name)
     shapes = (call.flow.graph.shapes.get(name) for name in call.node.outputs)
     return [None if shape is None else call.flow.dead(shape, why) for shape in shapes]
@@ -431,40 +468,43 @@ def _blocks(call: Call) -> dict[str, int]:
 
 
 def _depth_to_space(call: Call) -> str:
+    """Channels become blocks of space: `n (a! b! c) h w -> n c (h a) (w b)`."""
     channels = "a! b! c" if call.attribute("mode", "DCR") == "DCR" else "c a! b!"
     return f"n ({channels}) h w -> n c (h a) (w b)"
 
 
+def _space_to_depth(call: Call) -> str:
+    """Blocks of space become channels: `n c (h a!) (w b!) -> n (a b c) h w`."""
+    channels = "a b c" if call.attribute("mode", "DCR") == "DCR" else "c a b"
+    return f"n c (h a!) (w b!) -> n ({channels}) h w"
+
+
 _BLOCK = "spreads channels over space along this axis"
+_WRITTEN = "is written to by index along this axis"
+_FROM_SIZES = """Shape Size Range Constant RandomNormal RandomUniform BlackmanWindow HammingWindow HannWindow
+    MelWeightMatrix OptionalHasElement"""
 OPERATORS: dict[str, Operator] = {
     "Transpose": Operator(move=_transpose),
     "Reshape": Operator(move=_reshape, data=1, repair=_repair_reshape, repairs=(1,)),
     **{name: Operator(move=_reshape, data=1) for name in ("Flatten", "Squeeze", "Unsqueeze")},
-    "Expand": Operator(move=_expand, data=1, repair=_repair_sizes(1), repairs=(1,)),
-    "ConstantOfShape": Operator(move=_fill, repair=_repair_sizes(0), repairs=(0,)),
+    "Expand": Operator(move=_expand, data=1, repair=repair_sizes(1), repairs=(1,)),
+    "ConstantOfShape": Operator(move=_fill, repair=repair_sizes(0), repairs=(0,)),
     "Tile": Operator(move=_tile, data=1),
     "Slice": Operator(move=_slice, data=1, repair=_repair_slice, repairs=(1, 2, 3, 4)),
-    "Split": Operator(move=_split, data=1, repair=_repair_split, repairs=(1,)),
+    "Split": Operator(move=_split, data=1, repair=repair_split, repairs=(1,)),
     "Concat": Operator(move=_concat),
     "Gather": Operator(move=_gather, data=2, repair=_repair_gather, repairs=(1,)),
     "GatherND": Operator(_gather_nd, rest=zero_only, why="looks entries up along this axis"),
+    "GatherElements": Operator(_gather_elements, rest=zero_only, why="looks entries up along this axis"),
     "ScatterND": Operator(move=_scatter, repair=_repair_scatter, repairs=(1,)),
+    **{name: Operator(_scatter_elements, rest=_over_zeros, why=_WRITTEN) for name in ("ScatterElements", "Scatter")},
+    "TensorScatter": Operator(
+        _tensor_scatter, rest=lambda call, x, update, at=None: _over_zeros(call, x, at, update), why=_WRITTEN
+    ),
     "Pad": Operator(move=_pad, data=1),
     "DepthToSpace": Operator(_depth_to_space, rest=same, letters=_blocks, why=_BLOCK),
-    "SpaceToDepth": Operator("n c (h a!) (w b!) -> n (a b c) h w", rest=same, letters=_blocks, why=_BLOCK),
-    "Resize": Operator(resize, rest=same, why="resizes this axis", data=1, repair=_repair_sizes(3), repairs=(3,)),
-    "Upsample": Operator(resize, rest=same, why="resizes this axis", data=1),
-    **{
-        name: Operator(move=_dead)
-        for name in ("Shape", "Size", "Range", "EyeLike", "RandomNormal", "RandomUniform", "Constant")
-    },
-    **{
-        name: Operator(wall=f"{does}, so all that reaches it must stay")
-        for name, does in (
-            ("NonZero", "looks at values"), ("TopK", "sorts values"), ("Unique", "sorts values"),
-            ("Compress", "selects by values"), ("NonMaxSuppression", "selects by values"),
-            ("GatherElements", "looks values up by index"), ("ScatterElements", "writes by index"),
-            ("OneHot", "counts by value"), ("If", "chooses at run time"), ("Loop", "repeats"), ("Scan", "repeats"),
-        )
-    },
-}  # fmt: skip
+    "SpaceToDepth": Operator(_space_to_depth, rest=same, letters=_blocks, why=_BLOCK),
+    "EyeLike": Operator("m! n! -> m n", why="draws a diagonal along this axis"),
+    **{name: Operator("*b -> *b", rest=same) for name in ("Optional", "OptionalGetElement")},
+    **{name: Operator(move=dead) for name in _FROM_SIZES.split()},
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,12 +10,33 @@ import numpy as np
 from zig.operators.operator import Operator, letters, times, zero_only
 
 if TYPE_CHECKING:
+    from zig.cut import Cut
     from zig.units import Call
 
 _WHY = "normalises over this axis"
 
 
+def _batch(call: Call) -> str:
+    """Channels one by one, or before opset 9 entries one by one: `n c *s, c, c, ~c, ~c -> n c *s, ~c, ~c, ~c, ~c`."""
+    over = "c" if call.node.version > 8 or call.attribute("spatial", 1) else "c *s"
+    x = "n! c *s!" if _trains(call) else "n c *s"
+    return f"{x}, {over}, {over}, ~{over}, ~{over} -> n c *s{', ~c' * 4}"
+
+
+def _trains(call: Call) -> bool:
+    """Whether the statistics are those of the batch: by an attribute, formerly by how many results there are."""
+    old = call.node.version < 14 and len(call.node.outputs) > 1
+    return bool(call.attribute("training_mode", old and not call.attribute("is_test", 0)))
+
+
+def _undefined(_: Call, x: Any) -> Any:
+    """A constant slice has no deviation: zero is divided by zero."""
+    return np.where(np.isfinite(x), np.inf, np.nan)
+
+
 def _batch_rest(call: Call, x: Any, scale: Any, bias: Any, mean: Any, variance: Any) -> Any:
+    if _trains(call):
+        return _centred_rest(call, x, scale, bias)
     spread = np.sqrt(np.asarray(variance) + call.attribute("epsilon", 1e-5))
     return times(np.subtract(x, mean), times(scale, 1 / spread)) + bias
 
@@ -26,19 +48,92 @@ def _centred_rest(_: Call, x: Any, scale: Any = None, bias: Any = None) -> Any:
 
 
 def _layer(call: Call) -> str:
+    """All axes from one on, with the statistics as further results: `*b d!, d!, d! -> *b d, ~*b 1, ~*b 1`."""
     rank = len(call.tensor(0).axes)
     axes = letters(rank)
     first = call.attribute("axis", -1) % rank
     over = " ".join(f"{a}!" for a in axes[first:])
     x = " ".join([*axes[:first], over])
-    given = [over for i in range(1, len(call.node.inputs)) if call.has(i)]
-    return f"{', '.join([x, *given])} -> {' '.join(axes)}"
+    statistics = f", ~{' '.join([*axes[:first], *['1'] * (rank - first)])}"
+    return f"{x}, {over}, {over} -> {' '.join(axes)}{statistics * 2}"
+
+
+def _skip_rest(call: Call, x: Any, skip: Any, *_: Any) -> Any:
+    """The sum of both, that comes out as well, is zero where nothing is added to it."""
+    return np.where(call.has(3), np.nan, zero_only(call, np.add(x, skip)))
+
+
+def _root_mean_square(call: Call) -> str:
+    """A zero adds nothing to the squares: `*b *d, *d, *d -> *b *d`; further results need all: `d!`."""
+    rank = len(call.tensor(0).axes)
+    first = call.attribute("axis", -1) % rank
+    if any(call.node.outputs[1:]):
+        return _layer(call)
+    axes = letters(first)
+    over = " ".join([*axes, "*d"])
+    return f"{over}, *d, *d -> {over}"
+
+
+def _skip_root_mean_square(call: Call) -> str:
+    """Of a sum, which may come out too: `*b d, *b d, d, d -> *b d, ~*b 1, ~*b 1, *b d`."""
+    rule = "*b d, *b d, d, d -> *b d, ~*b 1, ~*b 1, *b d"
+    return rule.replace("d", "d!") if any(call.node.outputs[1:3]) else rule
+
+
+def _repair_root_mean_square(cut: Cut, gain: int = 1) -> None:
+    """The mean is now over a share s of the entries, so it is 1/s of what it was, for the same sum.
+
+    x / sqrt(m + e) g = x / sqrt(s m' + e) g = x / sqrt(m' + e / s) (g / sqrt(s)) with m = s m'.
+    """
+    axes = cut.call.tensor(0).axes
+    share = cut.share(axes[cut.call.attribute("axis", -1) % len(axes) :])
+    if share < 1:
+        cut.set_attribute("epsilon", cut.call.attribute("epsilon", 1e-5) / share)
+        value = cut.weight(gain)
+        if value is None:  # the gain is computed
+            cut.append("Mul", np.array(1 / np.sqrt(share), cut.dtype))
+        else:
+            cut.set_operand(gain, (value / np.sqrt(share)).astype(value.dtype))
+
+
+def _written_rest(_: Call, x: Any, scale: Any, bias: Any = None) -> Any:
+    """What is zero differs from the mean, so only a gain of zero silences it."""
+    return np.where(np.asarray(x) == 0, times(np.nan, scale) + (0.0 if bias is None else bias), np.nan)
+
+
+def _write_out(cut: Cut) -> None:
+    """A LayerNormalization over a share s of its entries, the others being zero, with the divisor that it had.
+
+    The mean is m = s mean(x), and the variance s mean((x - m)^2) + (1 - s) m^2: each entry that is gone was m away.
+    """
+    axes = cut.call.tensor(0).axes
+    first = cut.call.attribute("axis", -1) % len(axes)
+    share = cut.share(axes[first:])
+    if share == 1:
+        return
+    x, gain, *bias = cut.node.inputs
+    over, op = list(range(first, len(axes))), cut.insert
+
+    def mean(value: Any) -> Any:
+        """The sum over what is left, by the length that there was."""
+        if cut.call.node.version < 18:
+            return op("Mul", op("ReduceMean", value, axes=over, keepdims=1), cut.constant(share))
+        return op("Mul", op("ReduceMean", value, cut.integers(over), keepdims=1), cut.constant(share))
+
+    centre = mean(x)
+    apart = op("Sub", x, centre)
+    gone = op("Mul", op("Mul", centre, centre), cut.constant(1 - share))
+    variance = op("Add", mean(op("Mul", apart, apart)), gone)
+    spread = op("Sqrt", op("Add", variance, cut.constant(cut.call.attribute("epsilon", 1e-5))))
+    scaled = op("Mul", op("Div", apart, spread), gain)
+    cut.replace(op("Add", scaled, bias[0]) if bias and bias[0] is not None else scaled)
 
 
 def _over(*default: int, since13: bool = False) -> Any:
     """A rule for operators that compute over one axis, or before opset 13 over all axes from it on."""
 
     def rule(call: Call) -> str:
+        """One axis, or before opset 13 all from it on: `*a v! -> *a v`."""
         axes = letters(len(call.tensor(0).axes))
         axis = call.attribute("axis", default[-1] if call.node.version >= 13 else default[0]) % len(axes)
         last = len(axes) if since13 and call.node.version < 13 else axis + 1
@@ -49,34 +144,54 @@ def _over(*default: int, since13: bool = False) -> Any:
 
 
 def _length(call: Call) -> str:
-    """A zero adds nothing to the length, so entries of the axis `v` can go where they rest at zero."""
+    """A zero adds nothing to the length, so entries can go where they rest at zero: `*a v -> *a v`."""
     axes = letters(len(call.tensor(0).axes))
     axes[call.attribute("axis", -1)] = "v"
     return f"{' '.join(axes)} -> {' '.join(axes)}"
 
 
 def _group(call: Call) -> str:
+    """Groups of channels: `n (g d!) *s!, (g d!), (g d!) -> n (g d) *s`."""
     per_group = call.node.version < 21 and call.tensor(1).sizes[0] == call.attribute("num_groups")
     scale = "g" if per_group else "(g d!)"
     return f"n (g d!) *s!, {scale}, {scale} -> n (g d) *s"
 
 
 def _mean_variance(call: Call) -> str:
+    """The axes that it names: `*a v! -> *a v`."""
     axes = letters(len(call.tensor(0).axes))
     over = {axis % len(axes) for axis in call.attribute("axes", [0, 2, 3])}
     return f"{' '.join(a + '!' * (i in over) for i, a in enumerate(axes))} -> {' '.join(axes)}"
 
 
+_SKIP = "*b d!, *b d!, d!, d!, d! -> *b d, ~*b 1, ~*b 1, *b d"
+_EMBED = "b s, b s, v! d!, p! d!, t! d!, d!, d!, b s, b s -> b s d, ~b, b s d"
 OPERATORS: dict[str, Operator] = {
-    "BatchNormalization": Operator("n c *s, c, c, ~c, ~c -> n c *s", rest=_batch_rest),
+    "BatchNormalization": Operator(_batch, rest=_batch_rest, why="takes statistics over this axis while it trains"),
     "InstanceNormalization": Operator("n c *s!, c, c -> n c *s", rest=_centred_rest, why=_WHY),
     "GroupNormalization": Operator(_group, rest=_centred_rest, why=_WHY, sizes={"num_groups": "g"}),
-    "LayerNormalization": Operator(_layer, rest=_centred_rest, why=_WHY),
-    "RMSNormalization": Operator(_layer, rest=zero_only, why=_WHY),
+    "LayerNormalization": Operator(
+        _layer,
+        rest=_centred_rest,
+        plain=True,
+        why=f"{_WHY} (--allow-rewrite frees it: about ten small nodes then stand for the one)",
+        rewrite=Operator(_root_mean_square, rest=_written_rest, plain=True, feedback="d", repair=_write_out),
+    ),
+    "RMSNormalization": Operator(_root_mean_square, rest=zero_only, feedback="d", repair=_repair_root_mean_square),
+    "SimplifiedLayerNormalization": Operator(  # onnxruntime's, in the standard domain
+        _root_mean_square, rest=zero_only, why=_WHY, feedback="d", repair=_repair_root_mean_square
+    ),
+    "com.microsoft.SkipLayerNormalization": Operator(_SKIP, why=_WHY),
+    "com.microsoft.SkipSimplifiedLayerNormalization": Operator(
+        _skip_root_mean_square,
+        rest=_skip_rest,
+        why=_WHY,
+        feedback="d",
+        repair=partial(_repair_root_mean_square, gain=2),
+    ),
+    "com.microsoft.EmbedLayerNormalization": Operator(_EMBED, why=_WHY),
     "LpNormalization": Operator(_length, rest=zero_only, feedback="v"),
-    "MeanVarianceNormalization": Operator(_mean_variance, why=_WHY),  # 0/0 where a slice is constant
+    "MeanVarianceNormalization": Operator(_mean_variance, rest=_undefined, why=_WHY),
     "LRN": Operator("n c! *s -> n c *s", rest=zero_only, why="normalises over neighbouring channels"),
-    **{
-        name: Operator(_over(1, -1, since13=True), why=_WHY) for name in ("Softmax", "LogSoftmax", "Hardmax")
-    },
-}  # fmt: skip
+    **{name: Operator(_over(1, -1, since13=True), why=_WHY) for name in ("Softmax", "LogSoftmax", "Hardmax")},
+}

@@ -24,15 +24,24 @@ def _rest(call: Call, x: Any, w: Any, r: Any, bias: Any = None, lengths: Any = N
     return np.where(silent & standard, 0.0, np.nan)
 
 
-_BIAS_AND_STATE = "D (r! h), b, D b h"
-_RESULT = "t D b h, D b h"
+def _rule(peepholes: str, cell: str) -> Any:
+    """Time before batches, or by the attribute `layout` after them."""
+
+    def rule(call: Call) -> str:
+        x, y, state = ("b t!", "b t D", "b D") if call.attribute("layout", 0) else ("t! b", "t D b", "D b")
+        given = f"{x} i, D! (q! h) i, D (q h) h, D (r! h), b, {state} h{cell.format(state=state)}{peepholes}"
+        return f"{given} -> {y} h, {state} h{cell.format(state=state)}"
+
+    rule.__doc__ = "`t! b i, D! (q! h) i, D (q h) h, D (r! h), b, D b h -> t D b h, D b h`"
+    return rule
+
+
 OPERATORS: dict[str, Operator] = {
     name: Operator(
-        f"t b i, D! (q! h) i, D (q h) h, {_BIAS_AND_STATE}{extra} -> {_RESULT}{cell}",
-        rest=_rest, why="runs gates and directions over this axis", sizes={"hidden_size": "h"},
-        letters=_gates(gates), macs="t b D q i h + t b D q h h", feedback="h",
+        _rule(peepholes, cell), rest=_rest, why="runs time, gates and directions over this axis",
+        sizes={"hidden_size": "h"}, letters=_gates(gates), macs="t b D q i h + t b D q h h", feedback="h",
     )
-    for name, gates, extra, cell in (
-        ("LSTM", 4, ", D b h, D (p! h)", ", D b h"), ("GRU", 3, "", ""), ("RNN", 1, "", ""),
+    for name, gates, peepholes, cell in (
+        ("LSTM", 4, ", D (p! h)", ", {state} h"), ("GRU", 3, "", ""), ("RNN", 1, "", ""),
     )
 }  # fmt: skip

@@ -1,0 +1,123 @@
+"""Why something can't be removed, the way from it to the node that fixes it, and what would free it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zig.errors import UsageError
+from zig.partition import Partition
+from zig.units import Units
+
+
+class Why(NamedTuple):
+    """Indices of one axis that stay: the reason, the nodes on the way to where it arose, and what would free them."""
+
+    tensor: str
+    axis: int
+    size: int
+    reason: str
+    node: str
+    chain: list[str]
+    advice: str
+
+
+class Change(NamedTuple):
+    """A node group whose width differs between two models (0: it is not there)."""
+
+    name: str
+    before: int
+    after: int
+
+
+# What a reason says -> what a user can do about it. The first that fits is taken.
+_ADVICE = (
+    ("--allow-rewrite", "allow rewriting (--allow-rewrite)"),
+    ("part of the model's input", "nothing: callers rely on the input's size"),
+    ("part of the model's output", "nothing: callers rely on the output's size"),
+    ("by request", "drop that --keep pattern"),
+    ("does not know", "give zig a rule for the operator: analyze(operators=...)"),
+    ("goes by the other side", "choose the other side of the split with --forks"),
+    ("dynamic", "export the model with this size fixed"),
+    ("run time", "export the model with fixed sizes, so that this is known before it runs"),
+    ("is not known", "run onnx's shape inference on the model, or export it with fixed sizes"),
+    ("sub-graph", "export the model without control flow"),
+    ("leak", "make the value before it rest at zero, for example by another activation"),
+    ("batch", "nothing: it runs along the samples"),
+)
+_NOTHING = "nothing, as long as this node is there"
+
+
+def why(partition: Partition, tensor: str) -> list[Why]:
+    """Why indices of an initializer can't be removed; empty where all can.
+
+    Args:
+        partition: the result of `zig.analyze`.
+        tensor: name of an initializer.
+
+    Raises:
+        UsageError: the model has no such weight.
+    """
+    if tensor not in partition.flow.weights:
+        raise UsageError(f"{partition.graph.name} has no weight '{tensor}'; `zig analyze --json` lists their names")
+    found = []
+    for axis, parts in enumerate(partition.flow.weights[tensor].axes):
+        for units in (part.units for part in parts if part.live):
+            reasons = partition.labels.why[partition.labels.component[units]]
+            for number in np.unique(reasons[reasons > 0]):
+                reason, stuck = partition.flow.reasons[number], units[reasons == number]
+                chain = _chain(partition, stuck, int(number))
+                found.append(Why(tensor, axis, len(stuck), reason.text, reason.node, chain, _advice(reason.text)))
+    return found
+
+
+def diff(a: Partition, b: Partition) -> list[Change]:
+    """Node groups, by name, whose number of ZIGs differs between two models."""
+    widths = [{group.name: group.size for group in partition.node_groups} for partition in (a, b)]
+    names = dict.fromkeys([*widths[0], *widths[1]])
+    changes = (Change(name, widths[0].get(name, 0), widths[1].get(name, 0)) for name in names)
+    return [change for change in changes if change.before != change.after]
+
+
+def _advice(reason: str) -> str:
+    return next((advice for mark, advice in _ADVICE if mark in reason), _NOTHING)
+
+
+def _chain(partition: Partition, units: Units, reason: int) -> list[str]:
+    """The nodes at which one of these units is tied, step by step, to one that the reason names itself: the fewest."""
+    a, b, nodes = _edges(partition)
+    via = np.full(partition.flow.count, -1)  # the edge that leads towards the reason
+    seen = np.zeros(partition.flow.count, bool)
+    for fixed, number in (*partition.flow.fixes, *partition.flow.leaks):
+        if number == reason:
+            seen[fixed] = True
+    while not seen[units].any():
+        reached = np.concatenate([np.flatnonzero(seen[x] & ~seen[y]) for x, y in ((a, b), (b, a))])
+        fresh = np.where(seen[a[reached]], b[reached], a[reached])
+        if not len(reached):
+            return []  # the side of a fork that was not taken: fixed by that choice itself
+        via[fresh], seen[fresh] = reached, True
+    chain: list[str] = []
+    unit = int(units[np.argmax(seen[units])])
+    while (edge := via[unit]) >= 0:
+        if not chain or chain[-1] != nodes[edge]:
+            chain.append(nodes[edge])
+        unit = int(a[edge] + b[edge] - unit)
+    return chain
+
+
+def _edges(partition: Partition) -> tuple[Units, Units, list[str]]:
+    """All ties between units, those of decided forks too, and the node of each."""
+    component = partition.labels.component
+    ties: list[tuple[Any, Any, str]] = [*partition.flow.ties]
+    for fork in partition.flow.forks:
+        for side in (
+            np.broadcast_to(fork.rows[:, None], fork.flat.shape),
+            np.broadcast_to(fork.columns, fork.flat.shape),
+        ):
+            if np.array_equal(component[side], component[fork.flat]):
+                ties.append((fork.flat.reshape(-1), side.reshape(-1), fork.node))
+    a, b = (np.concatenate([np.empty(0, np.int64), *(tie[i] for tie in ties)]) for i in (0, 1))
+    nodes = [node for one, _, node in ties for _ in range(len(one))]
+    return a, b, nodes
