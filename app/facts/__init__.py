@@ -1,0 +1,1 @@
+"""What the pages say in words and tables, as plain data."""

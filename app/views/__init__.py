@@ -1,0 +1,1 @@
+"""The pages: each draws what `zig.app.facts` and `zig.app.scene` say, and decides nothing."""
