@@ -31,6 +31,7 @@ from zig.units import (
     Units,
     first_live,
     is_const,
+    is_live,
     is_weight,
     size,
 )  # fmt: skip
@@ -108,7 +109,8 @@ class Flow(Parts):
         return self.weights[name]
 
     def _visit(self, node: Node) -> None:
-        if node.outputs and all(name in self.graph.values for name in node.outputs if name):
+        values = self.graph.values
+        if node.outputs and node.outputs[0] in values and all(name in values for name in node.outputs if name):
             return  # known before the model runs
         operator = self.operators.get(node.op)
         data = (operator.data if operator else 0) or len(node.inputs)
@@ -280,9 +282,15 @@ class Flow(Parts):
                 axis = call.tensor(i).axes[place] if piece is None else pieces[i, place][piece]
                 if axis:
                     wide.append((i, axis))
+            if len(wide) == 1:  # nothing to tie
+                (i, axis), *_ = wide
+                call.letters[letter.name] = axis
+                if is_live(axis):
+                    columns[letter.name] = [[(i, part)] for part in axis]
+                continue
             aligned = self.align([axis for _, axis in wide], call.node) if wide else []
             call.letters[letter.name] = axis = tuple([first_live(parts) for parts in aligned])
-            if any(part.live for part in axis):
+            if is_live(axis):
                 operands = [i for i, _ in wide]
                 columns[letter.name] = [list(zip(operands, parts, strict=True)) for parts in aligned]
         return columns

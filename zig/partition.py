@@ -15,7 +15,7 @@ from zig.errors import UsageError
 from zig.flow import Flow
 from zig.graph import Graph, load
 from zig.operators import OPERATORS, Operator
-from zig.units import Fork, Part, Units
+from zig.units import Part, Units
 
 FORKS = ("heads", "head_dims", "finest")
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -265,24 +265,23 @@ def settle(flow: Flow, forks: str) -> Labels:
     which shrinks both of its axes, and everything else by the side with more groups.
     """
     state = _Choice(flow, forks)
-    open_ = list(flow.forks)
+    open_ = np.ones(len(flow.forks), bool)
     while True:
-        labels = state.label()
-        if not open_:
-            return labels
-        forced = [fork for fork in open_ if not state.is_choice(fork)]
-        decided = forced or state.independent(open_)
+        state.label()
+        if not open_.any():
+            return state.labels()
+        forced = np.flatnonzero(open_ & ~state.is_choice)
+        decided = forced if len(forced) else state.independent(np.flatnonzero(open_))
         for fork in decided:
-            state.decide(fork)
-        gone = set(map(id, decided))
-        open_ = [fork for fork in open_ if id(fork) not in gone]
+            state.decide(int(fork))
+        open_[decided] = False
 
 
 class _Choice:
     """The forks' decisions so far, as ties and fixes added to the flow's."""
 
-    def __init__(self, flow: Flow, forks: str):
-        self.forks, self.reason = forks, flow.reason
+    def __init__(self, flow: Flow, option: str):
+        self.forks, self.option, self.reason = flow.forks, option, flow.reason
         self.ties = [(a, b) for a, b, _ in flow.ties]
         self.why, self.bare = (np.zeros(flow.count, np.int64) for _ in range(2))
         for array, fixes in ((self.why, [*flow.fixes, *flow.leaks]), (self.bare, flow.fixes)):
@@ -297,10 +296,15 @@ class _Choice:
                 self.head[fork.flat] = True
         self.component = np.arange(flow.count)
         self.fixed = np.empty(0, np.int64)
-        self.marks: dict[str, Mask] = {}
+        self.sides = [_Side([getattr(fork, side) for fork in flow.forks]) for side in ("rows", "columns")]
+        self.marks: dict[str, tuple[Mask, Mask]] = {}
 
-    def label(self) -> Labels:
-        """The components of all ties so far, each with the first reason that fixes one of its units."""
+    def labels(self) -> Labels:
+        """The components, each with the first reason that fixes one of its units, and the first that is no value."""
+        return Labels(self.component, self.fixed, _first_reason(self.component, self.bare, len(self.fixed)))
+
+    def label(self) -> None:
+        """Find the components of all ties so far, and what is fixed."""
         if self.ties:
             a, b = (self.component[np.concatenate(side)] for side in zip(*self.ties, strict=True))
             self.ties.clear()
@@ -308,59 +312,83 @@ class _Choice:
             self.component = joined[self.component]
         n = int(self.component.max()) + 1
         self.fixed = _first_reason(self.component, self.why, n)
+        if self.forks:
+            self._look(n)
+
+    def _look(self, count: int) -> None:
+        """What can be said of some unit of each fork's rows, and of its columns: bool[forks] for both."""
+        marked = {"free": self.fixed == 0}
         for name, units in (("taken", self.taken), ("head", self.head), ("block", self.block)):
-            self.marks[name] = np.zeros(n, bool)
-            self.marks[name][self.component[units]] = True
-        return Labels(self.component, self.fixed, _first_reason(self.component, self.bare, n))
+            marked[name] = np.zeros(count, bool)
+            marked[name][self.component[units]] = True
+        rows, columns = (side.look(self.component) for side in self.sides)
+        self.marks = {
+            name: (self.sides[0].any(mask[rows]), self.sides[1].any(mask[columns])) for name, mask in marked.items()
+        }
 
-    def is_choice(self, fork: Fork) -> bool:
-        return all((self.fixed[self.component[side]] == 0).any() for side in (fork.rows, fork.columns))
+    @property
+    def is_choice(self) -> Mask:
+        """bool[forks]: whether either side could be taken."""
+        rows, columns = self.marks["free"]
+        return rows & columns
 
-    def independent(self, forks: list[Fork]) -> list[Fork]:
+    def independent(self, forks: Units) -> list[int]:
         """Forks that share no component with each other, so that they can be decided at once."""
         touched = np.zeros(len(self.fixed), bool)
+        bound = self.marks["taken"][0] | self.marks["taken"][1]  # by other forks: these come first
         chosen = []
-        for fork in sorted(forks, key=lambda fork: not self._is_bound_by_others(fork)):
+        for i in forks[np.argsort(~bound[forks], kind="stable")]:
+            fork = self.forks[i]
             components = self.component[np.concatenate([fork.rows, fork.columns, fork.flat.reshape(-1)])]
             if not touched[components].any():
-                chosen.append(fork)
+                chosen.append(int(i))
             touched[components] = True
         return chosen
 
-    def _is_bound_by_others(self, fork: Fork) -> bool:
-        return self._marked("taken", fork.rows) or self._marked("taken", fork.columns)
-
-    def decide(self, fork: Fork) -> None:
-        by_rows = self._prefers_rows(fork)
+    def decide(self, index: int) -> None:
+        fork, by_rows = self.forks[index], self._prefers_rows(index)
         side, other = (fork.rows, fork.columns) if by_rows else (fork.columns, fork.rows)
         tied = np.repeat(side, len(other)) if by_rows else np.tile(side, len(other))
         self.ties.append((fork.flat.reshape(-1), tied))
         self.taken[side] = True
         text = f"is split at {fork.node} into a table that goes by the other side" if fork.node else "is split"
+        why = self.reason(text, fork.node)
         for array in (self.why, self.bare):
-            array[other] = np.where(array[other] == 0, self.reason(text, fork.node), array[other])
+            array[other] = np.where(array[other] == 0, why, array[other])
 
-    def _prefers_rows(self, fork: Fork) -> bool:
-        rows, columns = ((self.fixed[self.component[side]] == 0).any() for side in (fork.rows, fork.columns))
-        if rows != columns:
-            return bool(rows)
-        taken = [self._marked("taken", side) for side in (fork.rows, fork.columns)]
+    def _prefers_rows(self, index: int) -> bool:
+        """By the first of these that tells the sides apart: what is free, what is taken, heads, blocks, numbers."""
+        free, taken, heads, blocks = ([bool(side[index]) for side in marks] for marks in self.marks.values())
+        if free[0] != free[1]:
+            return free[0]
         if taken[0] != taken[1]:
             return taken[0]
-        heads = [self._marked("head", side) for side in (fork.rows, fork.columns)]
-        if heads[0] != heads[1] and self.forks != "finest":
-            return heads[0] == (self.forks == "heads")
-        if all(heads) and self.forks == "heads":  # queries that share keys go with the keys, where most goes at once
-            together = [np.bincount(self.component)[self.component[side]].mean() for side in (fork.rows, fork.columns)]
-            return bool(together[0] >= together[1])
-        blocks = [self._marked("block", side) for side in (fork.rows, fork.columns)]
-        if blocks[0] != blocks[1] and self.forks != "finest":
+        if heads[0] != heads[1] and self.option != "finest":
+            return heads[0] == (self.option == "heads")
+        sides = [self.component[side] for side in (self.forks[index].rows, self.forks[index].columns)]
+        if all(heads) and self.option == "heads":  # queries that share keys go with the keys, where most goes at once
+            sizes = np.bincount(self.component)
+            return bool(sizes[sides[0]].mean() >= sizes[sides[1]].mean())
+        if blocks[0] != blocks[1] and self.option != "finest":
             return blocks[1]
-        counts = [len(set(self.component[side].tolist())) for side in (fork.rows, fork.columns)]
+        counts = [len(set(side.tolist())) for side in sides]
         return counts[0] >= counts[1]
 
-    def _marked(self, mark: str, side: Units) -> bool:
-        return bool(self.marks[mark][self.component[side]].any())
+
+class _Side:
+    """The rows, or the columns, of all forks one after the other."""
+
+    def __init__(self, units: list[Units]):
+        self.units = np.concatenate([np.empty(0, np.int64), *units])
+        self.starts = np.cumsum([0, *map(len, units)])[:-1]
+
+    def look(self, component: Units) -> Units:
+        """The component of each unit."""
+        return np.asarray(component[self.units])
+
+    def any(self, mask: Mask) -> Mask:
+        """bool[forks]: whether the mask holds for some unit of each."""
+        return np.logical_or.reduceat(mask, self.starts)
 
 
 def components(count: int, a: Units, b: Units) -> tuple[int, Units]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from zig.dims import Dim, Size, divide, number, product
 from zig.errors import RuleError
-from zig.units import Axis, Fork, Part, Reason, Rest, Resting, Tensor, Units, common, dead_part, live_parts
+from zig.units import Axis, Fork, Part, Reason, Rest, Resting, Tensor, Units, common, dead_part, is_live, live_parts
 
 if TYPE_CHECKING:
     from zig.graph import Node
@@ -208,16 +208,17 @@ class Parts:
 
     def align(self, axes: Sequence[Axis], node: Node) -> list[list[Part]]:
         """Cut axes of one size into columns of parts of one size each, and tie the parts of a column."""
-        if all(len(axis) == 1 and axis[0].size == axes[0][0].size for axis in axes):
+        first = axes[0][0].size if axes[0] else 1
+        if not [axis for axis in axes if len(axis) != 1 or axis[0].size != first]:
             return [self._tied([axis[0] for axis in axes], node)]
-        if not any(part.live for axis in axes for part in axis):
+        if not any(is_live(axis) for axis in axes):
             dead = [dead_part(axis) for axis in axes if axis]
             return [dead] if dead else []  # sizes that the model itself keeps equal
         todo = [list(reversed(axis)) for axis in axes]
         columns = []
         while all(todo):
-            first = [stack[-1].size for stack in todo]
-            least = next((s for s in sorted(first, key=_order) if all(divide(f, s) is not None for f in first)), None)
+            sizes = [stack[-1].size for stack in todo]
+            least = next((s for s in sorted(sizes, key=_order) if all(divide(f, s) is not None for f in sizes)), None)
             if least is None:
                 flat = [self.flat(tuple(reversed(stack)), node) for stack in todo]
                 if len({part.size for part in flat}) > 1:

@@ -47,7 +47,7 @@ class Reason(NamedTuple):
     node: str
 
 
-@dataclass
+@dataclass(slots=True)
 class Tensor:
     """Axes of a tensor; `const` where it is made of initializers alone, `number` where it is a single known value."""
 
@@ -77,7 +77,7 @@ class Fork(NamedTuple):
     node: str
 
 
-@dataclass
+@dataclass(slots=True)
 class Call:
     """One node with its tensors: what an operator's row gets to see."""
 
@@ -159,6 +159,11 @@ def common(table: Rest, axis: int) -> Rest:
     """The value along an axis where it is the same everywhere, else nan."""
     first = np.take(table, 0, axis)
     return np.where((table == np.expand_dims(first, axis)).all(axis), first, np.nan)
+
+
+def is_live(axis: Axis) -> bool:
+    """Whether some part of an axis carries units."""
+    return any([part.units is not NOTHING for part in axis])  # noqa: C419 - asked for every letter: a list is faster
 
 
 def first_live(parts: Sequence[Part]) -> Part:
