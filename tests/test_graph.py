@@ -318,3 +318,11 @@ def test_unwritable_targets_are_wrong_use(mlp: onnx.ModelProto, tmp_path: Path) 
         zig.compress(mlp, tmp_path / "missing" / "s.onnx")
     with pytest.raises(UsageError, match="folder"):
         zig.compress(mlp, tmp_path)
+
+
+def test_a_tensor_with_too_few_bytes_is_refused(tmp_path: Path) -> None:
+    model = graphs.build("y = MatMul(x, w)", x="2 3", w="3 4")
+    model.graph.initializer[0].raw_data = model.graph.initializer[0].raw_data[:-8]
+    onnx.save(model, tmp_path / "short.onnx")
+    with pytest.raises(ModelError, match="'w' holds too few bytes"):
+        load(tmp_path / "short.onnx")

@@ -72,6 +72,7 @@ class Graph:
         self.opsets = {o.domain if o.domain not in _STANDARD else "": o.version for o in proto.opset_import}
         self.initializers = {tensor.name: tensor for tensor in self.proto.graph.initializer}
         self._check_external()
+        self._check_inline()
         self.nodes = list(self._read_nodes())
         self.inputs = [i.name for i in self.proto.graph.input if i.name not in self.initializers]
         self.outputs = [o.name for o in self.proto.graph.output]
@@ -213,6 +214,15 @@ class Graph:
         shapes = [self.shapes.get(name) for node in self.nodes for name in node.outputs if name]
         return sum(8 if shape is None else sum(not isinstance(n, int) for n in shape) for shape in shapes)
 
+    def _check_inline(self) -> None:
+        """Refuse tensors that hold fewer bytes than their sizes need."""
+        for tensor in self.initializers.values():
+            if tensor.HasField("raw_data") and tensor.data_type in _FLOATS:
+                itemsize = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+                size = tensor.ByteSize()  # with name and sizes, but to read the data of a large one would copy them
+                if (size if size > _LARGE else len(tensor.raw_data)) < math.prod(tensor.dims) * itemsize:
+                    raise ModelError(f"{self.name}: tensor '{tensor.name}' holds too few bytes; the file is damaged")
+
     def _check_external(self) -> None:
         """Refuse external data that lie outside the model's folder, are missing or too short."""
         for tensor in self.initializers.values():
@@ -261,6 +271,7 @@ def load(source: Any) -> Graph:
     return Graph(proto, path)
 
 
+_LARGE = 1 << 20  # bytes
 _FLOATS = {
     TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16,
     TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E4M3FNUZ, TensorProto.FLOAT8E5M2, TensorProto.FLOAT8E5M2FNUZ,

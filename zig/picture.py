@@ -8,6 +8,7 @@ what its colour says, so nobody needs to tell colours apart. Dashed: the box has
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import shutil
 import subprocess
@@ -140,7 +141,8 @@ def _scope(node: Node) -> tuple[str, ...]:
     """The modules that a node is in, outermost first, as torch's exporters note them."""
     for entry in node.proto.metadata_props:
         if entry.key == "pkg.torch.onnx.name_scopes":
-            return tuple(ast.literal_eval(entry.value)[1:-1])
+            with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # anyone's text
+                return tuple(map(str, list(ast.literal_eval(entry.value))[1:-1]))
     return tuple(node.name.strip("/").split("/")[:-1])
 
 
