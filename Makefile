@@ -25,7 +25,7 @@ format: .venv/test.stamp
 
 bench: .venv/test.stamp
 	$(PIP) -e '.[bench]'
-	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+	set -e; for name in analyze compress dhspg app; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis zig-demo

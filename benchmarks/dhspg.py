@@ -1,4 +1,4 @@
-"""What a DHSPG step costs beside torch's own SGD, on ResNet-50.
+"""What a step of DHSPG, HSPG and HESSO costs beside torch's own SGD and AdamW, on ResNet-50.
 
 Prints the median time of a step over interleaved rounds and its ratio to `SGD(foreach=True, momentum=0.9)`; with
 `--train`, also the share of a whole training step at batch 32. Every channel of ResNet-50 that can go is in a group.
@@ -19,8 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from zig.training.dhspg import DHSPG
-from zig.training.groups import GroupRows, GroupTable
+from zig.training import DHSPG, HESSO, HSPG, GroupRows, GroupTable
 
 
 class Bottleneck(nn.Module):
@@ -87,7 +86,7 @@ def milliseconds(run: Callable[[], object], device: str) -> float:
 
 
 def optimizers(net: nn.Module, groups: GroupTable) -> dict[str, torch.optim.Optimizer]:
-    """The baseline first; then DHSPG in each of its phases."""
+    """The baseline first; then each method in its phases."""
     far = 10**6
     common = {"lr": 1e-6, "momentum": 0.9, "target_group_sparsity": 0.7}
     return {
@@ -95,6 +94,9 @@ def optimizers(net: nn.Module, groups: GroupTable) -> dict[str, torch.optim.Opti
         "DHSPG before pruning": DHSPG(net.parameters(), groups, start_pruning_steps=far, **common),
         "DHSPG while pruning": DHSPG(net.parameters(), groups, start_pruning_steps=0, pruning_steps=far, **common),
         "DHSPG after pruning": DHSPG(net.parameters(), groups, start_pruning_steps=0, pruning_steps=1, **common),
+        "HSPG before pruning": HSPG(net.parameters(), groups, start_pruning_steps=far, **common),
+        "HSPG while pruning": HSPG(net.parameters(), groups, start_pruning_steps=0, pruning_steps=far, **common),
+        "HESSO while pruning": HESSO(net.parameters(), groups, start_pruning_steps=0, pruning_steps=far, **common),
         "torch AdamW(foreach=True)": torch.optim.AdamW(net.parameters(), lr=1e-6, foreach=True),
         "DHSPG adamw while pruning": DHSPG(
             net.parameters(), groups, variant="adamw", lr=1e-6, start_pruning_steps=0, pruning_steps=far

@@ -106,7 +106,9 @@ def test_heads_and_sizes_of_heads(tmp_path: Path) -> None:
             optimizer.zero_grad()
             net(x).square().mean().backward()
             optimizer.step()
-        assert oto.compress(tmp_path).removed == optimizer.target_groups == round(0.6 * len(oto.partition))
+        with pytest.warns(UserWarning, match=r"can't run with the cut sizes at networks\.py:\d+, `x = x \+ self\.att"):
+            report = oto.compress(tmp_path)
+        assert report.removed == optimizer.zero_groups == round(0.6 * len(oto.partition))
 
 
 def test_keep() -> None:
@@ -125,7 +127,7 @@ def test_counts() -> None:
 def test_compress_says_when_pruning_is_not_over(tmp_path: Path) -> None:
     oto = OTO(Residual(), torch.zeros(1, 3, 8, 8))
     oto.dhspg(target_group_sparsity=0.5)
-    with pytest.warns(UserWarning, match="0 of 4 groups are zero after 0 steps, all will be after 200"):
+    with pytest.warns(UserWarning, match="0 groups are zero after 0 steps, and all that must go will be after 200"):
         oto.compress(tmp_path / "made" / "for you")
     assert (tmp_path / "made" / "for you" / "Residual_full.onnx").exists()
 

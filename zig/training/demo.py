@@ -142,7 +142,7 @@ def train(oto: OTO, digits: Digits, epochs: int, say: Console) -> None:
     total = steps * epochs
     optimizer = oto.dhspg(
         "adamw", lr=LEARNING_RATE, target_group_sparsity=SPARSITY,
-        start_pruning_steps=total // 4, pruning_steps=total // 2, group_divisible=MULTIPLE,
+        start_pruning_steps=total // 4, pruning_steps=total // 2, round_to=MULTIPLE,
     )  # fmt: skip
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=total)
     oto.model.train()

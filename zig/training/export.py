@@ -33,6 +33,7 @@ from zig.errors import ExportError, UsageError
 from zig.files import write
 
 Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
+DynamicAxes = Mapping[str, Mapping[int, str]]
 Exporter = Literal["auto", "dynamo", "torchscript"]
 
 LOSSLESS = "zig.export"  # the metadata key that says: every parameter of the torch model is in this file as it was
@@ -45,6 +46,8 @@ def export(
     inputs: Inputs,
     path: str | os.PathLike[str] | None = None,
     *,
+    keywords: Mapping[str, Any] | None = None,
+    dynamic_axes: DynamicAxes | None = None,
     dynamic_batch: bool = True,
     opset: int = 18,
     exporter: Exporter = "auto",
@@ -57,6 +60,8 @@ def export(
         model: The model, on any device.
         inputs: What the model reads: one tensor, a sequence of arguments, or a mapping of keyword arguments. Tensors
             follow the model to its device.
+        keywords: Keyword arguments, where there are others too.
+        dynamic_axes: Further axes to leave free: by argument name, a name for each axis, as {"image": {2: "height"}}.
         path: Where to save the file, if anywhere; written beside and then renamed, so never left half-written.
         dynamic_batch: Leave the first axis free in every input that shares the first input's batch size. A model that
             can't be exported so is exported with the batch size of `inputs`.
@@ -69,7 +74,7 @@ def export(
     Raises:
         ExportError: No exporter could do it, or the file can't be written.
     """
-    arguments, keywords = _arguments(inputs, _device(model))
+    arguments, named = arguments_of(model, inputs, keywords)
     attempts = {
         "dynamo": [(_dynamo, True), (_dynamo, False)],
         "torchscript": [(_torchscript, True)],
@@ -83,7 +88,7 @@ def export(
             continue
         try:
             with _evaluation(model), _quiet():
-                exported = run(model, arguments, keywords, opset, dynamic and dynamic_batch)
+                exported = run(model, arguments, named, opset, dynamic and dynamic_batch, dynamic_axes or {})
                 _simplify(exported)
         except RuntimeError as error:  # torch.onnx derives all its errors from it
             reasons.append((f"{run.__name__[1:]}: {_reason(error)}", error))
@@ -110,12 +115,14 @@ def save(model: ir.Model, path: str | os.PathLike[str]) -> None:
 
 
 def _dynamo(
-    model: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], opset: int, dynamic: bool
-) -> ir.Model:
+    model: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], opset: int, dynamic: bool,
+    axes: DynamicAxes,
+) -> ir.Model:  # fmt: skip
     batch = _batch(arguments, keywords) if dynamic else None
     if batch == 1:  # torch.export takes a size of 1 for a constant and writes it into shapes
         arguments, keywords, batch = _doubled(arguments), _doubled(keywords), 2
-    shapes = _free_batch(arguments or keywords, batch) if dynamic else None
+    free = _free(model, arguments, keywords, batch, axes)
+    shapes = (free if keywords else tuple(free.values())) if dynamic or axes else None
     program = torch.onnx.export(
         model, arguments, kwargs=keywords, dynamo=True, optimize=False, verbose=False, opset_version=opset,
         dynamic_shapes=shapes,
@@ -125,16 +132,16 @@ def _dynamo(
 
 
 def _torchscript(
-    model: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], opset: int, dynamic: bool
-) -> ir.Model:
-    names = list(keywords) or [*inspect.signature(model.forward).parameters][: len(arguments)]
-    free = _free_batch(list(arguments or keywords.values()), _batch(arguments, keywords)) if dynamic else []
-    axes = {name: shape for name, shape in zip(names, free, strict=False) if isinstance(shape, dict)}
+    model: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], opset: int, dynamic: bool,
+    axes: DynamicAxes,
+) -> ir.Model:  # fmt: skip
+    free = _free(model, arguments, keywords, _batch(arguments, keywords) if dynamic else None, axes)
+    named = {name: shape for name, shape in free.items() if shape and all(isinstance(key, int) for key in shape)}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "model.onnx")
         torch.onnx.export(
             _training_root(model), arguments, file, kwargs=keywords, dynamo=False, do_constant_folding=False,
-            training=torch.onnx.TrainingMode.PRESERVE, opset_version=opset, input_names=names, dynamic_axes=axes,
+            training=torch.onnx.TrainingMode.PRESERVE, opset_version=opset, input_names=list(free), dynamic_axes=named,
         )  # fmt: skip
         return ir.external_data.load_to_model(ir.load(file))
 
@@ -188,18 +195,21 @@ def _device(model: nn.Module) -> torch.device | None:
     return next((p.device for p in (*model.parameters(), *model.buffers())), None)
 
 
-def _arguments(inputs: Inputs, device: torch.device | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments of the model, on its device."""
-    if isinstance(inputs, Tensor):
-        inputs = (inputs,)
-    if isinstance(inputs, Mapping):
-        return (), {str(name): _to(value, device) for name, value in inputs.items()}
-    return tuple(_to(value, device) for value in inputs), {}
+def arguments_of(
+    model: nn.Module, inputs: Inputs, keywords: Mapping[str, Any] | None = None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of a model, on its device."""
+    named = {**inputs, **(keywords or {})} if isinstance(inputs, Mapping) else dict(keywords or {})
+    arguments = () if isinstance(inputs, Mapping) else (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    moved: tuple[tuple[Any, ...], dict[str, Any]] = _to((arguments, named), _device(model))
+    return moved
 
 
 def _to(value: Any, device: torch.device | None) -> Any:
     if isinstance(value, Tensor):
         return value.to(device)
+    if isinstance(value, dict):
+        return {name: _to(v, device) for name, v in value.items()}
     return type(value)(_to(v, device) for v in value) if type(value) in (list, tuple) else value
 
 
@@ -216,6 +226,25 @@ def _doubled(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _doubled(v) for name, v in value.items()}
     return type(value)(_doubled(v) for v in value) if type(value) in (list, tuple) else value
+
+
+def _free(
+    model: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], batch: int | None, axes: DynamicAxes
+) -> dict[str, Any]:
+    """The free axes of each argument, by its name; None where there are none.
+
+    Raises:
+        UsageError: `axes` names an argument that is not given.
+    """
+    accepted = inspect.signature(model.forward).parameters
+    names = [name for name, p in accepted.items() if p.kind is not p.VAR_KEYWORD]
+    given = {**dict(zip(names, arguments, strict=False)), **keywords}
+    if len(given) < len(arguments) + len(keywords) or axes.keys() - given.keys():
+        if axes:
+            raise UsageError(f"dynamic_axes must name some of {', '.join(given)}; they are the arguments of the model")
+        given = {f"argument{i}": value for i, value in enumerate(arguments)}
+    shapes = {name: _free_batch(value, batch) for name, value in given.items()}
+    return {**shapes, **{name: {**(shapes[name] or {}), **free} for name, free in axes.items()}}
 
 
 def _free_batch(value: Any, batch: int | None) -> Any:
