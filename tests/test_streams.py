@@ -96,6 +96,31 @@ CASES = {
     "softmax of a weight": Case(
         "s = MatMul(x, u)  z = Softmax<axis=0>(w)  y = MatMul(s, z)", {"x": "2 3", "u": "3 5", "w": "5 2"}, 5
     ),
+    "a computed weight that is not silent where its own is": Case(
+        "h = MatMul(x, w)  a = Sigmoid(h)  u = Exp(v)  y = MatMul(a, u)", {"x": "2 4", "w": "4 6", "v": "6 3"}, 0
+    ),
+    "a computed weight that is silent where its own is": Case(
+        "h = MatMul(x, w)  a = Sigmoid(h)  u = Tanh(v)  b = Cos(a)  y = MatMul(b, u)",
+        {"x": "2 4", "w": "4 6", "v": "6 3"}, 6,
+    ),
+    "arithmetic on the size of a weight": Case(
+        "h = MatMul(x, w)  s = Shape(v)  c = Cast<to=1>(s)  m = ReduceProd(c)  e = Div(v, m)  y = MatMul(h, e)",
+        {"x": "2 4", "w": "4 6", "v": "6 3"}, 6,
+    ),
+    "a mean behind an operator of onnxruntime": Case(
+        "h = MatMul(x, w)  r = com.microsoft.Gelu(h)  m = ReduceMean<keepdims=1>(r, l)  d = Mul(r, m)  y = MatMul(d, v)",
+        {"x": "2 4", "w": "4 6", "v": "6 3", "l": [1]}, 6,
+    ),
+    "a gain that is computed": Case(
+        "h = MatMul(x, w)  k = Mul(g, f)  r = SimplifiedLayerNormalization(h, k)  y = MatMul(r, v)", RMS | {"f": "6"}, 6
+    ),
+    "SkipSimplifiedLayerNormalization of small values": Case(
+        """
+        h = MatMul(x, w)  a = Mul(h, tiny)  k = MatMul(x, u)  b = Mul(k, tiny)
+        r = com.microsoft.SkipSimplifiedLayerNormalization(a, b, g)  y = MatMul(r, v)
+        """,
+        RMS | {"u": "4 6", "tiny": 1e-3}, 6,
+    ),
     "low rank": Case("w = MatMul(a, b)  y = MatMul(x, w)", {"x": "2 3", "a": "3 4", "b": "4 2"}, 4),
     "both directions of an LSTM, twice": Case(
         """

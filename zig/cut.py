@@ -116,7 +116,8 @@ class Surgeon:
                     raise RuleError(
                         f"{call.node} computes with a size that the cut changes; keep its weights with --keep"
                     )
-                Cut(self, call).set_operand(i, old)
+                kind = self.graph.types.get(name)
+                Cut(self, call).set_operand(i, old.astype(ir.DataType(kind).numpy()) if kind else old)
 
     def cut_weight(self, name: str) -> Array:
         """What is left of an initializer."""

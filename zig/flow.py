@@ -328,10 +328,11 @@ class Flow(Parts):
                 foldable = len(active) == 1 and bool(weights) and operator.fold is not None and operator.fold(call)
                 value = counted[0].rest
                 leaking = ~silent & ~(np.isfinite(value) & foldable)
-                readers = [part for i, part in parts if part.live and is_weight(call.inputs[i])]
-                if leaking.any() and active and readers and not self.resting:
-                    self.members.append(readers[0].units[leaking])  # zero as well, they silence whatever they read
-                elif leaking.any():
+                for reader in (part for part in weights if active and not self.resting):
+                    quiet = leaking & (reader.rest == 0)  # zero as well, they silence whatever they read
+                    self.members.append(reader.units[quiet])
+                    leaking &= ~quiet
+                if leaking.any():
                     self.leaks.append((counted[0].units[leaking], self._leak_reason(call.node, value[leaking])))
             if not active:
                 continue

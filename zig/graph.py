@@ -140,12 +140,15 @@ class Graph:
 
     @cached_property
     def types(self) -> dict[str, int]:
-        """The element type of each tensor, as far as onnx can tell."""
-        graph = _infer(self.proto, self.initializers, self.values).graph
+        """The element type of each tensor; where onnx can't tell (foreign operators), that of the first operand."""
+        graph = _infer(self.proto, self.initializers, {}).graph
         infos = (*graph.input, *graph.value_info, *graph.output)
-        return {info.name: info.type.tensor_type.elem_type for info in infos} | {
-            name: tensor.data_type for name, tensor in self.initializers.items()
-        }
+        types = {info.name: info.type.tensor_type.elem_type for info in infos}
+        types |= {name: tensor.data_type for name, tensor in self.initializers.items()}
+        for node in self.nodes:
+            first = next((types[name] for name in node.inputs if types.get(name) in _FLOATS), TensorProto.UNDEFINED)
+            types.update({name: first for name in node.outputs if name and not types.get(name)})
+        return types
 
     def constant(self, name: str) -> np.ndarray[Any, Any] | None:
         """What is known of a tensor before the model runs: numbers, or an object array with `Dim`s, or None."""

@@ -80,7 +80,7 @@ def _skip_root_mean_square(call: Call) -> str:
     return rule.replace("d", "d!") if any(call.node.outputs[1:3]) else rule
 
 
-def _repair_root_mean_square(cut: Cut, gain: int = 1) -> None:
+def _repair_root_mean_square(cut: Cut, gain: int = 1, epsilon: float = 1e-5) -> None:
     """The mean is now over a share s of the entries, so it is 1/s of what it was, for the same sum.
 
     x / sqrt(m + e) g = x / sqrt(s m' + e) g = x / sqrt(m' + e / s) (g / sqrt(s)) with m = s m'.
@@ -88,7 +88,7 @@ def _repair_root_mean_square(cut: Cut, gain: int = 1) -> None:
     axes = cut.call.tensor(0).axes
     share = cut.share(axes[cut.call.attribute("axis", -1) % len(axes) :])
     if share < 1:
-        cut.set_attribute("epsilon", cut.call.attribute("epsilon", 1e-5) / share)
+        cut.set_attribute("epsilon", cut.call.attribute("epsilon", epsilon) / share)
         value = cut.weight(gain)
         if value is None:  # the gain is computed
             cut.append("Mul", np.array(1 / np.sqrt(share), cut.dtype))
@@ -187,7 +187,7 @@ OPERATORS: dict[str, Operator] = {
         rest=_skip_rest,
         why=_WHY,
         feedback="d",
-        repair=partial(_repair_root_mean_square, gain=2),
+        repair=partial(_repair_root_mean_square, gain=2, epsilon=1e-12),
     ),
     "com.microsoft.EmbedLayerNormalization": Operator(_EMBED, why=_WHY),
     "LpNormalization": Operator(_length, rest=zero_only, feedback="v"),
