@@ -129,6 +129,14 @@ CASES = {
         """,
         {"x": "2 1 2", "f": "1 12 2", "b": "1 12 2", "r": "2 12 3", "k": "2 24", "flat": [2, 1, 6], "v": "12 2"}, 3,
     ),
+    "grouped convolution of channels of which some are the input's": Case(
+        "h = Conv(x, w)  c = Concat<axis=1>(h, x)  b = Conv<group=2>(c, z)  y = Conv(b, v)",
+        {"x": "2 3 4 4", "w": "9 3 1 1", "z": "12 6 1 1", "v": "2 12 1 1"}, 9,
+    ),
+    "grouped convolutions of different groups": Case(
+        "h = Conv(x, w)  a = Conv<group=2>(h, u)  b = Conv<group=4>(a, t)  y = Conv(b, v)",
+        {"x": "2 3 4 4", "w": "16 3 1 1", "u": "16 8 1 1", "t": "16 4 1 1", "v": "2 16 1 1"}, 16,
+    ),
     "grouped convolution": Case(
         "s = Conv(x, u)  r = Conv<group=2>(s, w)  y = Conv(r, v)",
         {"x": "2 3 4 4", "u": "12 3 1 1", "w": "8 6 1 1", "v": "2 8 1 1"}, 10,

@@ -291,9 +291,8 @@ class _Choice:
         for array, marked in ((self.head, flow.heads), (self.block, flow.blocks)):
             for units in marked:
                 array[units] = True
-        for fork in reversed(flow.forks):  # queries that share keys: heads made of heads
-            if self.head[fork.rows].any() and self.head[fork.columns].any():
-                self.head[fork.flat] = True
+        # A fork may meet what no unit stands for, such as the channels of an input beside those of a weight.
+        self.why[0] = self.bare[0] = flow.reason("is split together with something that can't be removed", "")
         self.component = np.arange(flow.count)
         self.fixed = np.empty(0, np.int64)
         self.sides = [_Side([getattr(fork, side) for fork in flow.forks]) for side in ("rows", "columns")]
@@ -325,6 +324,19 @@ class _Choice:
         self.marks = {
             name: (self.sides[0].any(mask[rows]), self.sides[1].any(mask[columns])) for name, mask in marked.items()
         }
+
+        if self._spread():
+            self._look(count)
+
+    def _spread(self) -> bool:
+        """What is made of heads and heads is heads too (queries that share keys), and blocks of blocks are blocks."""
+        news = False
+        for name, array in (("head", self.head), ("block", self.block)):
+            for index in np.flatnonzero(self.marks[name][0] & self.marks[name][1]):
+                flat = self.forks[index].flat
+                news |= not array[flat].all()
+                array[flat] = True
+        return news
 
     @property
     def is_choice(self) -> Mask:
