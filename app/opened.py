@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,8 +10,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from onnx import TensorProto
-from onnx.helper import tensor_dtype_to_np_dtype
 
 import zig
 from zig.app.scene import net as nets
@@ -20,7 +17,6 @@ from zig.app.scene.palette import hues
 from zig.app.scene.tree import Branch, ancestors, containers, grow, opened
 from zig.app.scene.view import Scene, scene
 from zig.budget import Budget
-from zig.errors import ModelError
 from zig.graph import Graph
 from zig.importance import CRITERIA, Scores
 from zig.partition import Mask, NodeGroup, Partition
@@ -54,7 +50,6 @@ class Opened:
         """
         self.path, self.shown = path, shown
         self.partition: Partition = zig.analyze(path)
-        _check_weights(self.partition.graph)
         self._scenes: OrderedDict[tuple[frozenset[str], bool], Scene] = OrderedDict()
         self._scores: dict[tuple[str, int], Scores] = {}
 
@@ -163,14 +158,3 @@ class Opened:
     def remove_nothing(self) -> Mask:
         """The empty plan's mask."""
         return np.zeros(len(self.partition), bool)
-
-
-def _check_weights(graph: Graph) -> None:
-    """Refuse weights that hold less or more than their shape says, before a page stumbles over them."""
-    for name, tensor in graph.initializers.items():
-        if tensor.data_location == TensorProto.EXTERNAL or not tensor.raw_data or not graph.is_float(name):
-            continue
-        needed = math.prod(tensor.dims) * tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        if len(tensor.raw_data) != needed:
-            raise ModelError(f"{graph.name}: tensor '{name}' holds {len(tensor.raw_data)} bytes instead of {needed}; "
-                             "the file is damaged, export the model again")  # fmt: skip

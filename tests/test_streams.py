@@ -121,6 +121,13 @@ CASES = {
         """,
         RMS | {"u": "4 6", "tiny": 1e-3}, 6,
     ),
+    "a divisor that passes through a function": Case(
+        "h = MatMul(x, w)  s = Sqrt(g)  u = Div(h, s)  y = MatMul(u, v)", RMS, 6
+    ),
+    "SkipSimplifiedLayerNormalization with a bias": Case(
+        "h = MatMul(x, w)  k = MatMul(x, u)  r = com.microsoft.SkipSimplifiedLayerNormalization(h, k, g, b)  y = MatMul(r, v)",
+        RMS | {"u": "4 6", "b": "6"}, 6,
+    ),
     "low rank": Case("w = MatMul(a, b)  y = MatMul(x, w)", {"x": "2 3", "a": "3 4", "b": "4 2"}, 4),
     "both directions of an LSTM, twice": Case(
         """
@@ -205,6 +212,27 @@ def test_layer_norms_that_may_be_rewritten(name: str, tmp_path: Path) -> None:
     assert report.removed >= plan.remove.sum() > 0
     assert report.comparison.max_rel < 1e-5
     assert zig.compress(tmp_path / "zeroed.onnx", tmp_path / "same.onnx").removed < report.removed
+
+
+@pytest.mark.parametrize("taken", ["m.before_mul", "m.mul.operand", "m.mul"])
+def test_names_that_are_taken_are_left_alone(taken: str, tmp_path: Path) -> None:
+    model = graphs.build(
+        "h = MatMul(x, w)  m = ReduceMean<keepdims=1>(h, l)  a = Mul(h, m)  c = Relu(a)  y = MatMul(c, v)",
+        x="2 4", w="4 6", l=[-1], v="6 3",
+    )  # fmt: skip
+    for names in (*(node.output for node in model.graph.node), *(node.input for node in model.graph.node)):
+        names[:] = [taken if name == "c" else name for name in names]
+    plan = zig.prune(zig.analyze(model), ratio=0.5, scope="local")
+    assert zig.compress(model, tmp_path / "small.onnx", plan).removed == 3
+
+
+def test_a_divisor_is_never_zeroed() -> None:
+    case = CASES["a divisor that passes through a function"]
+    (group,) = zig.analyze(
+        graphs.build(case.text, **{k: str(v).replace("n ", "2 ") for k, v in RMS.items()})
+    ).node_groups
+    assert group.members == [("w", 1)]
+    assert ("g", 0) in group.dependents
 
 
 def test_a_grouped_convolution_loses_positions_of_every_group(tmp_path: Path) -> None:

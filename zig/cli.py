@@ -174,6 +174,8 @@ def analyze(
     """Show what can be pruned, what can't, and why."""
     import zig
 
+    if why is not None and diff is not None:
+        raise UsageError("--why and --diff are two questions; ask one at a time")
     pictures = [(form, target) for form, target in (("svg", svg), ("pdf", pdf), ("dot", dot)) if target]
     for _, target in pictures:
         _check_target(target)
@@ -244,6 +246,8 @@ def prune(
     reached = plan.reached[measure]
     if reached < ratio and plan.remove.sum() == len(partition) - len(partition.node_groups):
         _warn([f"only {reached:.1%} of {measure} can go, not {ratio:.1%}: the rest is fixed, `zig analyze` says why"])
+    if not plan.remove.any():
+        _warn([f"no group is zeroed: a share of {ratio:g} is less than one group"] if len(partition) else [])
     before, after = zig.cost(partition), zig.cost(partition, plan.remove)
     removed, groups = int(plan.remove.sum()), len(partition)
     if as_json:
@@ -293,6 +297,8 @@ def compress(
             provider=provider,
         )
     _warn(report.comparison.warnings if report.comparison else [])
+    if not report.removed:
+        _warn(["no group is zero, so nothing was removed; what was pruned with --allow-rewrite needs it here too"])
     if as_json:
         _print_json(report.to_dict())
     else:

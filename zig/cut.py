@@ -35,7 +35,8 @@ class Surgeon:
         self.model = self.graph.editable()
         self.nodes = {out.name: node for node in self.model.graph for out in node.outputs}
         self.values: dict[str, Array] = {}
-        self.taken = self.model.graph.initializers.keys() | self.nodes.keys()
+        inputs = {value.name for value in self.model.graph.inputs}
+        self.taken = self.model.graph.initializers.keys() | self.nodes.keys() | inputs
 
     def operate(self) -> ir.Model:
         """Cut the weights, fold constants, and let shapes, attributes and operands follow."""
@@ -259,10 +260,10 @@ class Cut:
                 gather = ir.node("Gather", [old, part], attributes={"axis": 0}, name=f"{name}.part{i}.gather")
                 self.surgeon.model.graph.insert_before(self.node, gather)
                 part = gather.outputs[0]
-                part.name = f"{name}.part{i}.value"
+                part.name = self.surgeon.free_name(f"{name}.part{i}.value")
             pieces.append(part)
         concat = ir.node("Concat", pieces, attributes={"axis": 0}, name=f"{name}.concat")
-        concat.outputs[0].name = f"{name}.sizes"
+        concat.outputs[0].name = self.surgeon.free_name(f"{name}.sizes")
         self.surgeon.model.graph.insert_before(self.node, concat)
         self._connect(index, concat.outputs[0])
 
@@ -271,7 +272,7 @@ class Cut:
         name = f"{self.call.node.outputs[0]}.gather{axis}"
         picked = self.surgeon.add_initializer(f"{name}.indices", np.asarray(indices, np.int64))
         node = ir.node("Gather", [self.node.inputs[0], picked], attributes={"axis": axis}, name=name)
-        node.outputs[0].name = f"{name}.value"
+        node.outputs[0].name = self.surgeon.free_name(f"{name}.value")
         self.surgeon.model.graph.insert_before(self.node, node)
         self._connect(0, node.outputs[0])
 
@@ -279,7 +280,7 @@ class Cut:
         """Add a constant to the node's result, or multiply it by one, under the result's own name."""
         result = self.node.outputs[0]
         name = result.name
-        result.name = f"{name}.before_{operator.lower()}"
+        result.name = self.surgeon.free_name(f"{name}.before_{operator.lower()}")
         constant = self.surgeon.add_initializer(f"{name}.{operator.lower()}.operand", value)
         node = ir.node(operator, [result, constant], name=f"{name}.{operator.lower()}")
         fresh = node.outputs[0]

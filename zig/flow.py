@@ -225,9 +225,7 @@ class Flow(Parts):
 
     def _pass(self, call: Call, operator: Operator) -> list[Tensor | None]:
         """An elementwise function of one tensor: its axes by reference, each slice at rest at the function's value."""
-        x = call.tensor(0)
-        if x.weight:
-            self.members.extend(part.units for part in x.live)
+        x = call.tensor(0)  # whether its slices are members is for those to say who read the result
         axes = tuple(tuple(self._rested(p, call, operator, [p.rest]) if p.live else p for p in axis) for axis in x.axes)
         masks = [tuple(tuple(self._unknown(p) for p in axis) for axis in axes) for _ in call.node.outputs[1:]]
         return [Tensor(each, x.const, x.weight) for each in (axes, *masks)]

@@ -218,13 +218,18 @@ class Graph:
         return sum(8 if shape is None else sum(not isinstance(n, int) for n in shape) for shape in shapes)
 
     def _check_inline(self) -> None:
-        """Refuse tensors that hold fewer bytes than their sizes need."""
+        """Refuse tensors that hold other than the bytes that their sizes need."""
         for tensor in self.initializers.values():
-            if tensor.HasField("raw_data") and tensor.data_type in _FLOATS:
-                itemsize = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-                size = tensor.ByteSize()  # with name and sizes, but to read the data of a large one would copy them
-                if (size if size > _LARGE else len(tensor.raw_data)) < math.prod(tensor.dims) * itemsize:
-                    raise ModelError(f"{self.name}: tensor '{tensor.name}' holds too few bytes; the file is damaged")
+            if not tensor.HasField("raw_data") or tensor.data_type not in _FLOATS:
+                continue
+            needed = math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+            held = tensor.ByteSize()  # with name and sizes, but to read the data of a large one would copy them
+            held = min(held, needed) if held > _LARGE else len(tensor.raw_data)
+            if held != needed:
+                raise ModelError(
+                    f"{self.name}: tensor '{tensor.name}' holds {held} bytes instead of {needed}; the file is damaged, "
+                    "export the model again"
+                )
 
     def _check_external(self) -> None:
         """Refuse external data that lie outside the model's folder, are missing or too short."""

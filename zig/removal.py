@@ -80,12 +80,13 @@ def _constants(flow: Flow, partition: Partition) -> Mask:
 
 def choices(partition: Partition) -> Iterator[Partition]:
     """The partition under every choice at its forks that differs: a file does not say by which one it was pruned."""
-    seen: list[Partition] = []
+    seen: list[Units] = []
     for forks in FORKS if partition.flow.forks else FORKS[:1]:
         labels = settle(partition.flow, forks)
-        if not any(np.array_equal(labels.bare > 0, other.labels.bare > 0) for other in seen):
-            seen.append(Partition(partition.graph, partition.flow, labels, members(partition.flow, labels)))
-            yield seen[-1]
+        groups = np.where(labels.bare > 0, -1, np.arange(len(labels.bare)))[labels.component]
+        if not any(np.array_equal(groups, other) for other in seen):
+            seen.append(groups)
+            yield Partition(partition.graph, partition.flow, labels, members(partition.flow, labels))
 
 
 def _keep_one(able: Mask, family: Any) -> None:

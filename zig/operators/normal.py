@@ -58,9 +58,9 @@ def _layer(call: Call) -> str:
     return f"{x}, {over}, {over} -> {' '.join(axes)}{statistics * 2}"
 
 
-def _skip_rest(call: Call, x: Any, skip: Any, *_: Any) -> Any:
-    """The sum of both, that comes out as well, is zero where nothing is added to it."""
-    return np.where(call.has(3), np.nan, zero_only(call, np.add(x, skip)))
+def _skip_rest(call: Call, x: Any, skip: Any, _: Any = None, bias: Any = None) -> Any:
+    """The sum, which comes out as well, is zero where all that is added is."""
+    return zero_only(call, np.add(x, skip) + (0.0 if bias is None else bias))
 
 
 def _root_mean_square(call: Call) -> str:
