@@ -123,7 +123,7 @@ def run(out: str | os.PathLike[str] = "zig-demo", *, quick: bool = False) -> dic
         f"a small residual network learns {len(digits.labels)} handwritten digits; {len(digits.truth)} are held out"
     )
     oto = OTO(model, digits.images[:1])
-    train(oto, digits, EPOCHS // 5 if quick else EPOCHS, say)
+    train(oto, digits, EPOCHS // 5 if quick else EPOCHS, folder / "log.jsonl", say)
     full, small = folder / "full.onnx", folder / "compressed.onnx"
     export(model, digits.images[:1], full)
     report = compress(full, small, data={"image": digits.held_out[None]})
@@ -131,12 +131,14 @@ def run(out: str | os.PathLike[str] = "zig-demo", *, quick: bool = False) -> dic
     content = measure(full, small, report, digits) | {"seconds": round(time.perf_counter() - started, 1)}
     (folder / "report.json").write_text(json.dumps(content, indent=2) + "\n")
     Console().print(table(content))
-    for line in filter(None, (note, f"full.onnx, compressed.onnx, report.json and the picture are in {folder}")):
+    for line in filter(
+        None, (note, f"full.onnx, compressed.onnx, report.json, log.jsonl and the picture are in {folder}")
+    ):
         say.print(line, soft_wrap=True, highlight=False)
     return content
 
 
-def train(oto: OTO, digits: Digits, epochs: int, say: Console) -> None:
+def train(oto: OTO, digits: Digits, epochs: int, log: Path, say: Console) -> None:
     """Train as usual, with an optimizer that prunes meanwhile: a quarter plain, half pruning, a quarter to recover."""
     steps = len(digits.labels) // BATCH
     total = steps * epochs
@@ -145,8 +147,9 @@ def train(oto: OTO, digits: Digits, epochs: int, say: Console) -> None:
         start_pruning_steps=total // 4, pruning_steps=total // 2, round_to=MULTIPLE,
     )  # fmt: skip
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=total)
+    history = oto.log(log)
     oto.model.train()
-    for _ in track(range(epochs), "training and pruning", console=say, disable=not say.is_terminal):
+    for epoch in track(range(epochs), "training and pruning", console=say, disable=not say.is_terminal):
         order = torch.randperm(len(digits.labels))
         for batch in torch.split(order[: steps * BATCH], BATCH):
             optimizer.zero_grad()
@@ -154,6 +157,7 @@ def train(oto: OTO, digits: Digits, epochs: int, say: Console) -> None:
             torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
+        history.write(epoch=epoch, loss=float(loss))
     oto.model.eval()
 
 

@@ -167,6 +167,13 @@ class GroupOptimizer(Optimizer):
         """The share of all groups that is zero and held there."""
         return self.zero_groups / max(len(self.table), 1)
 
+    @property
+    def node_group_sparsity(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """The share of the groups of each node group that is zero and held there, float64[node groups]."""
+        zero = self._progress["zero"].cpu().numpy()[: len(self.table)]
+        family = self.table.node_group
+        return np.bincount(family, weights=zero) / np.maximum(np.bincount(family), 1)
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Optimize more parameters; they belong to no group of the table."""
         super().add_param_group(param_group)

@@ -35,6 +35,7 @@ from zig.training.hesso import HESSO
 from zig.training.hesso_cric import HESSOCRIC
 from zig.training.hspg import HSPG
 from zig.training.link import Links, link
+from zig.training.log import TrainingLog
 from zig.training.slim import slim
 
 Method = TypeVar("Method", bound=GroupOptimizer)
@@ -130,6 +131,16 @@ class OTO:
         optimizer = method(chosen, self.table, variant=variant, **options)
         self._optimizer = optimizer
         return optimizer
+
+    def log(self, path: str | Path) -> TrainingLog:
+        """A log that the app's Training page reads; call its `write(loss=..., accuracy=...)` as often as you like.
+
+        Raises:
+            UsageError: There is no optimizer yet.
+        """
+        if self._optimizer is None:
+            raise UsageError("make the optimizer first, then the log of what it reaches")
+        return TrainingLog(path, self._optimizer, [group.name for group in self.partition.node_groups])
 
     @property
     def table(self) -> GroupTable:
