@@ -157,7 +157,7 @@ def train(oto: OTO, digits: Digits, epochs: int, log: Path, say: Console) -> Non
             torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
-        history.write(epoch=epoch, loss=float(loss))
+        history.write(epoch=epoch, loss=loss.item())
     oto.model.eval()
 
 
