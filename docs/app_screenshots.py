@@ -7,13 +7,10 @@ Needs chromium and playwright, as the browser tests do.
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests" / "app"), str(ROOT)]
@@ -21,24 +18,10 @@ sys.path[:0] = [str(ROOT / "tests" / "app"), str(ROOT)]
 import browsing  # noqa: E402
 
 from zig.app import sample  # noqa: E402
+from zig.training import demo  # noqa: E402, TID251 - for a real log
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
-
-
-def write_log(folder: Path) -> None:
-    """A log whose curves look like those of a training run."""
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    names = ["stem", *(f"stage{s}.{b}.conv1" for s in (1, 2, 3) for b in range(3))]
-    with (folder / "log.jsonl").open("w") as file:
-        for step in range(0, 2000, 20):
-            done = step / 2000
-            zero = {name: float(np.clip((done - 0.2) * (1 + number / 6), 0, 0.8)) for number, name in enumerate(names)}
-            loss = 2.3 * np.exp(-4 * done) + 0.1 + 0.03 * random.random()
-            accuracy = 0.97 - 0.85 * np.exp(-5 * done) + 0.01 * random.random()
-            line = {"step": step, "epoch": step // 100, "loss": loss, "accuracy": accuracy, "lr": 0.1 * (1 - done)}
-            file.write(json.dumps(line | {"sparsity": zero}) + "\n")
 
 
 IMAGES = ROOT / "docs" / "images"
@@ -104,7 +87,7 @@ def main(target: Path) -> None:
     """Take them all."""
     with tempfile.TemporaryDirectory() as folder, browsing.browser() as browser:
         model = sample.write(Path(folder) / "sample.onnx")
-        write_log(Path(folder) / "run")
+        demo.run(Path(folder) / "run")  # a real training, with its log
         (Path(folder) / "nothing").mkdir()
         for start, visit in ((model, tour), (Path(folder) / "nothing", empty)):
             if visit is empty and target == IMAGES:

@@ -157,8 +157,17 @@ def train(oto: OTO, digits: Digits, epochs: int, log: Path, say: Console) -> Non
             torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
-        history.write(epoch=epoch, loss=loss.item())
+        history.write(epoch=epoch, loss=loss.item(), accuracy=accuracy(oto.model, digits))
     oto.model.eval()
+
+
+def accuracy(model: nn.Module, digits: Digits) -> float:
+    """The share of the held-out digits that a network in training already tells right."""
+    model.eval()
+    with torch.no_grad():
+        found = model(torch.from_numpy(digits.held_out)).argmax(1).numpy()
+    model.train()
+    return float((found == digits.truth).mean())
 
 
 def shifted(images: Tensor) -> Tensor:
