@@ -1,17 +1,19 @@
-"""What a step of DHSPG, HSPG and HESSO costs beside torch's own SGD and AdamW, on ResNet-50.
+"""What a step of DHSPG, HSPG and HESSO costs beside torch's own SGD and AdamW, on ResNet-50 or BERT.
 
 Prints the median time of a step over interleaved rounds and its ratio to `SGD(foreach=True, momentum=0.9)`; with
 `--train`, also the share of a whole training step at batch 32. Every channel of ResNet-50 that can go is in a group.
 
-    python benchmarks/dhspg.py [--device cuda] [--rounds 15] [--train]
+    python benchmarks/dhspg.py [--model bert-base] [--device cuda] [--rounds 15] [--train]
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -75,6 +77,22 @@ def table(together: list[list[list[nn.Module]]]) -> GroupTable:
     return GroupTable(rows, np.array(node_group))
 
 
+def bert_base() -> tuple[nn.Module, GroupTable]:
+    """BERT-base (109 M parameters) with random weights, and the groups that `OTO` finds in it."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+    import zoo
+
+    from zig import OTO
+
+    zoo.load_transformers()
+    from transformers import BertConfig, BertModel
+
+    net = BertModel(BertConfig(attn_implementation="eager"), add_pooling_layer=False)
+    net.config.return_dict = False
+    oto = OTO(net, torch.randint(0, 30_000, (1, 32)))
+    return net, oto.table
+
+
 def milliseconds(run: Callable[[], object], device: str) -> float:
     """Time of one call."""
     synchronize = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
@@ -107,14 +125,18 @@ def optimizers(net: nn.Module, groups: GroupTable) -> dict[str, torch.optim.Opti
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=("resnet50", "bert-base"), default="resnet50")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--train", action="store_true", help="also time a forward and backward pass at batch 32")
     options = parser.parse_args()
     torch.manual_seed(0)
-    net, together = resnet50()
+    if options.model == "bert-base":
+        net, groups = bert_base()
+    else:
+        net, together = resnet50()
+        groups = table(together)
     net.to(options.device)
-    groups = table(together)
     for parameter in net.parameters():
         parameter.grad = torch.randn_like(parameter)
     candidates = optimizers(net, groups)
@@ -126,20 +148,22 @@ def main() -> None:
     median = {name: statistics.median(values) for name, values in times.items()}
     base = next(iter(median.values()))
     size = sum(p.numel() for p in net.parameters()) / 1e6
-    output = Table(title=f"ResNet-50, {size:.1f} M parameters, {len(groups)} groups, {options.device}")
+    output = Table(title=f"{options.model}, {size:.1f} M parameters, {len(groups)} groups, {options.device}")
     for heading in ("step", "ms", "ratio to SGD"):
         output.add_column(heading, justify="left" if heading == "step" else "right")
     for name, value in median.items():
         output.add_row(name, f"{value:.1f}", f"{value / base:.2f}")
     Console().print(output)
     if options.train:
-        x, y = (
-            torch.randn(32, 3, 224, 224, device=options.device),
-            torch.zeros(32, dtype=torch.long, device=options.device),
-        )
-        passes = [
-            milliseconds(lambda: nn.functional.cross_entropy(net(x), y).backward(), options.device) for _ in range(3)
-        ]
+        bert = options.model == "bert-base"
+        x = torch.randint(0, 30_000, (32, 32)) if bert else torch.randn(32, 3, 224, 224)
+        x = x.to(options.device)
+
+        def passes_through() -> None:
+            result = net(x)
+            (result[0] if bert else result).square().mean().backward()
+
+        passes = [milliseconds(passes_through, options.device) for _ in range(3)]
         whole = statistics.median(passes)
         extra = (whole + median["DHSPG while pruning"]) / (whole + base)
         Console().print(

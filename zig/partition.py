@@ -260,9 +260,9 @@ def _keep(flow: Flow, patterns: tuple[str, ...]) -> None:
 def settle(flow: Flow, forks: str) -> Labels:
     """Decide every fork, then find the components of all ties.
 
-    A side that is fixed is no choice. Where both sides are free, the side that another fork has taken is taken here
-    too; else attention goes by head, a block-diagonal weight (a grouped convolution) by the position inside its blocks,
-    which shrinks both of its axes, and everything else by the side with more groups.
+    A side that is fixed is no choice. Where both sides are free, attention goes by head; else the side that another
+    fork has taken is taken here too; else a block-diagonal weight (a grouped convolution) goes by the position inside
+    its blocks, which shrinks both of its axes, and everything else by the side with more groups.
     """
     state = _Choice(flow, forks)
     open_ = np.ones(len(flow.forks), bool)
@@ -369,14 +369,14 @@ class _Choice:
             array[other] = np.where(array[other] == 0, why, array[other])
 
     def _prefers_rows(self, index: int) -> bool:
-        """By the first of these that tells the sides apart: what is free, what is taken, heads, blocks, numbers."""
+        """By the first of these that tells the sides apart: what is free, heads, what is taken, blocks, numbers."""
         free, taken, heads, blocks = ([bool(side[index]) for side in marks] for marks in self.marks.values())
         if free[0] != free[1]:
             return free[0]
-        if taken[0] != taken[1]:
-            return taken[0]
         if heads[0] != heads[1] and self.option != "finest":
             return heads[0] == (self.option == "heads")
+        if taken[0] != taken[1]:
+            return taken[0]
         sides = [self.component[side] for side in (self.forks[index].rows, self.forks[index].columns)]
         if all(heads) and self.option == "heads":  # queries that share keys go with the keys, where most goes at once
             sizes = np.bincount(self.component)
