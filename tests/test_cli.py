@@ -351,3 +351,12 @@ main(["compress", "network.onnx", "-o", "small.onnx"])
         process.communicate(timeout=60)
     assert process.returncode == 130
     assert [path.name for path in model_path.parent.iterdir()] == ["network.onnx"]
+
+
+def test_an_interrupt_while_a_compiled_module_loads_ends_with_130(here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.setattr("zig.analyze", load, raising=False)
+    done = here("analyze", "model.onnx")
+    assert (done.returncode, done.stdout, done.stderr) == (cli.INTERRUPTED, "", "")

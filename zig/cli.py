@@ -114,6 +114,10 @@ def _run(arguments: list[str], debug: bool) -> int:
         return int(app(arguments, prog_name="zig", standalone_mode=False) or 0)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
+    except ImportError as error:  # what an interrupt becomes while a compiled module loads
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            return INTERRUPTED
+        raise
     except (ZigError, OSError, MemoryError, misuse) as error:
         if debug:
             raise
