@@ -10,7 +10,7 @@ from zig.app.jobs import Job
 from zig.app.opened import Opened
 from zig.app.session import Session
 from zig.app.views.running import follow
-from zig.app.views.shared import ask_group, opened_model, show_graph, table
+from zig.app.views.shared import ask_group, model_with_groups, show_graph, table
 from zig.app.words import count, plain
 
 HEIGHT = 470
@@ -18,13 +18,10 @@ HEIGHT = 470
 
 def show() -> None:
     """The page."""
-    found = opened_model()
+    found = model_with_groups()
     if not found:
         return
     here, model = found
-    if not model.groups:
-        st.info("This model has no groups: nothing in it can be removed. The Model page says what is fixed, and why.")
-        return
     here.group = min(here.group, len(model.groups) - 1)
     left, right = st.columns([1.15, 1])
     with left:

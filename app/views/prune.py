@@ -12,7 +12,7 @@ from zig.app.jobs import Job
 from zig.app.opened import Opened
 from zig.app.session import Session
 from zig.app.views.running import follow
-from zig.app.views.shared import opened_model, saying_errors
+from zig.app.views.shared import model_with_groups, saying_errors
 from zig.app.words import count, percent, plain
 from zig.errors import ZigError
 from zig.plan import MEASURES, SCOPES, Plan
@@ -20,13 +20,10 @@ from zig.plan import MEASURES, SCOPES, Plan
 
 def show() -> None:
     """The page."""
-    found = opened_model()
+    found = model_with_groups()
     if not found:
         return
     here, model = found
-    if not model.groups:
-        st.info("This model has no groups: nothing in it can be removed. The Model page says what is fixed, and why.")
-        return
     left, right = st.columns([1, 2.2])
     with left:
         plan = _wish(here, model)

@@ -57,6 +57,15 @@ def opened_model() -> tuple[Session, Opened] | None:
     return here, here.model
 
 
+def model_with_groups() -> tuple[Session, Opened] | None:
+    """The session and its open model; None where there is none, or nothing in it can go, which the page then says."""
+    found = opened_model()
+    if found and not found[1].groups:
+        st.info("This model has no groups: nothing in it can be removed. The Model page says what is fixed, and why.")
+        return None
+    return found
+
+
 def show_graph(
     key: str, model: Opened, look: Look, height: int, *,
     values: dict[int, float] | None = None, also: Callable[[str, str], None] | None = None,

@@ -47,11 +47,15 @@ def _centred_rest(_: Call, x: Any, scale: Any = None, bias: Any = None) -> Any:
     return times(flat, np.nan if scale is None else scale) + (0.0 if bias is None else bias)
 
 
+def _first(call: Call) -> int:
+    """The first of the axes that are normalised over."""
+    return int(call.attribute("axis", -1)) % len(call.tensor(0).axes)
+
+
 def _layer(call: Call) -> str:
     """All axes from one on, with the statistics as further results: `*b d!, d!, d! -> *b d, ~*b 1, ~*b 1`."""
-    rank = len(call.tensor(0).axes)
+    rank, first = len(call.tensor(0).axes), _first(call)
     axes = letters(rank)
-    first = call.attribute("axis", -1) % rank
     over = " ".join(f"{a}!" for a in axes[first:])
     x = " ".join([*axes[:first], over])
     statistics = f", ~{' '.join([*axes[:first], *['1'] * (rank - first)])}"
@@ -65,12 +69,9 @@ def _skip_rest(call: Call, x: Any, skip: Any, _: Any = None, bias: Any = None) -
 
 def _root_mean_square(call: Call) -> str:
     """A zero adds nothing to the squares: `*b *d, *d, *d -> *b *d`; further results need all: `d!`."""
-    rank = len(call.tensor(0).axes)
-    first = call.attribute("axis", -1) % rank
     if any(call.node.outputs[1:]):
         return _layer(call)
-    axes = letters(first)
-    over = " ".join([*axes, "*d"])
+    over = " ".join([*letters(_first(call)), "*d"])
     return f"{over}, *d, *d -> {over}"
 
 
@@ -85,8 +86,7 @@ def _repair_root_mean_square(cut: Cut, gain: int = 1, epsilon: float = 1e-5) -> 
 
     x / sqrt(m + e) g = x / sqrt(s m' + e) g = x / sqrt(m' + e / s) (g / sqrt(s)) with m = s m'.
     """
-    axes = cut.call.tensor(0).axes
-    share = cut.share(axes[cut.call.attribute("axis", -1) % len(axes) :])
+    share = cut.share(cut.call.tensor(0).axes[_first(cut.call) :])
     if share < 1:
         cut.set_attribute("epsilon", cut.call.attribute("epsilon", epsilon) / share)
         value = cut.weight(gain)
@@ -106,8 +106,7 @@ def _write_out(cut: Cut) -> None:
 
     The mean is m = s mean(x), and the variance s mean((x - m)^2) + (1 - s) m^2: each entry that is gone was m away.
     """
-    axes = cut.call.tensor(0).axes
-    first = cut.call.attribute("axis", -1) % len(axes)
+    axes, first = cut.call.tensor(0).axes, _first(cut.call)
     share = cut.share(axes[first:])
     if share == 1:
         return
