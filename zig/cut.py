@@ -98,11 +98,23 @@ class Surgeon:
         for call in touched:
             for name, tensor in zip(call.node.outputs, call.outputs, strict=False):
                 if name and tensor is not None and self._touches(tensor) and name in self.nodes:
-                    value = next(out for out in self.nodes[name].outputs if out.name == name)
+                    value = self._result(name)
                     if value.shape is not None and value.type is not None:
                         value.shape = ir.Shape([None if isinstance(n, Dim) else n for n in self.sizes(tensor)])
 
     # operands
+
+    def _result(self, name: str) -> ir.Value:
+        """The result of this name, of the node that has it now."""
+        return next(out for out in self.nodes[name].outputs if out.name == name)
+
+    def stand_in(self, result: ir.Value, node: ir.Node) -> None:
+        """Let a node's only result stand for another one wherever that is read, under its name."""
+        fresh, name = node.outputs[0], str(result.name)
+        result.name = self.free_name(f"{name}.before")
+        fresh.name, fresh.type, fresh.shape = name, result.type, result.shape
+        ir.convenience.replace_all_uses_with(result, fresh, replace_graph_outputs=True)
+        self.nodes[name] = node
 
     def _freeze(self) -> None:
         """A size that is used as a number (the root of a head's size) must stay the number that it was."""
@@ -156,14 +168,10 @@ class Surgeon:
         results = [pair for call in calls for pair in zip(call.node.outputs, call.outputs, strict=False)]
         wanted = {name: tensor for name, tensor in results if name}
         for name, whole in self.graph.compute(list(wanted), self.weights).items() if wanted else ():
-            result = next(out for out in self.nodes[name].outputs if out.name == name)
-            result.name = self.free_name(f"{name}.before")
             value = self.add_initializer(f"{name}.stored", self._cut(whole, wanted[name]))
             same = ir.node("Identity", [value], name=name)  # an output of the model may be no initializer
-            same.outputs[0].name, same.outputs[0].type = name, result.type
-            ir.convenience.replace_all_uses_with(result, same.outputs[0], replace_graph_outputs=True)
             self.model.graph.insert_after(self.nodes[name], same)
-            self.nodes[name] = same
+            self.stand_in(self._result(name), same)
 
     def _leaves_constant(self, part: Part) -> bool:
         gone = ~self.keep((part,))
@@ -279,16 +287,12 @@ class Cut:
     def append(self, operator: str, value: Array) -> None:
         """Add a constant to the node's result, or multiply it by one, under the result's own name."""
         result = self.node.outputs[0]
-        name = result.name
-        result.name = self.surgeon.free_name(f"{name}.before_{operator.lower()}")
-        constant = self.surgeon.add_initializer(f"{name}.{operator.lower()}.operand", value)
-        node = ir.node(operator, [result, constant], name=f"{name}.{operator.lower()}")
-        fresh = node.outputs[0]
-        fresh.name, fresh.type, fresh.shape = name, result.type, result.shape
-        ir.convenience.replace_all_uses_with(result, fresh, replace_graph_outputs=True)
-        node.replace_input_with(0, result)
+        name = f"{result.name}.{operator.lower()}"
+        constant = self.surgeon.add_initializer(f"{name}.operand", value)
+        node = ir.node(operator, [result, constant], name=name)
         self.surgeon.model.graph.insert_after(self.node, node)
-        self.surgeon.nodes[str(name)] = node
+        self.surgeon.stand_in(result, node)
+        node.replace_input_with(0, result)
 
     def constant(self, value: float) -> ir.Value:
         """A number of the result's type."""
@@ -307,13 +311,9 @@ class Cut:
 
     def replace(self, value: ir.Value) -> None:
         """Let the result of an inserted node stand for the node's own, under its name."""
-        result = self.node.outputs[0]
-        name, result.name = result.name, self.surgeon.free_name(f"{result.name}.before")
-        value.name, value.type, value.shape = name, result.type, result.shape
-        ir.convenience.replace_all_uses_with(result, value, replace_graph_outputs=True)
         inserted = value.producer()
         assert inserted is not None
-        self.surgeon.nodes[self._name] = inserted
+        self.surgeon.stand_in(self.node.outputs[0], inserted)
 
     @property
     def _name(self) -> str:
