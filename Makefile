@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench fuzz clean
 
 demo: .venv/demo.stamp
 	$(BIN)/zig demo $(ARGS)
@@ -26,6 +26,10 @@ format: .venv/test.stamp
 bench: .venv/test.stamp
 	$(PIP) -e '.[bench]'
 	set -e; for name in analyze compress dhspg app; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
+
+# Random networks and damaged files, for SECONDS in all; ARGS="--keep FOLDER" keeps what goes wrong.
+fuzz: .venv/test.stamp
+	cd tests && ../$(BIN)/python -W ignore -m fuzz --seed $(or $(SEED),0) --seconds $(or $(SECONDS),60) $(ARGS)
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis zig-demo

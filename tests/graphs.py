@@ -22,6 +22,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 import zig
+from zig import bodies
 
 Array = np.ndarray[Any, Any]
 BATCH = 8  # what a symbol stands for when a model runs
@@ -59,7 +60,7 @@ def build(
             model.graph.input.append(_input(name, value, letters, dynamic))
         else:
             model.graph.initializer.append(numpy_helper.from_array(_array(value, letters, generator), name))
-    read = {name for node in model.graph.node for name in node.input}
+    read = {name for node in model.graph.node for name in (*node.input, *bodies.captured(node))}
     dtype = TensorProto.DataType.Value(returns.upper())
     for name in (name for node in model.graph.node for name in node.output if name and name not in read):
         model.graph.output.append(helper.make_tensor_value_info(name, dtype, None))
@@ -98,8 +99,8 @@ def _array(value: Any, letters: Mapping[str, int], generator: np.random.Generato
         return np.float32(value).reshape(())
     kind, _, sizes = value.rpartition(":")
     shape = [evaluate(size, letters) for size in sizes.split()]
-    if kind in ("int8", "uint8"):
-        return generator.integers(-9 if kind == "int8" else 0, 10, shape).astype(kind)
+    if kind in ("int8", "uint8", "int32"):
+        return generator.integers(0 if kind == "uint8" else -9, 10, shape).astype(kind)
     values = generator.standard_normal(shape).astype(np.float32)
     return np.abs(values) + np.float32(0.5) if kind == "positive" else values
 

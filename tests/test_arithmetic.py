@@ -255,3 +255,11 @@ def test_reshaped_is_numpy_s(shape: list[int], data: st.DataObject) -> None:
     target = data.draw(st.sampled_from([[first, -1], [-1, first], [first, total // first], [0, -1]]))
     numbers = [shape[0], -1] if target[0] == 0 else target
     assert reshaped(tuple(shape), np.array(target)) == np.zeros(shape).reshape(numbers).shape
+
+
+def test_a_norm_does_not_take_the_width_for_its_channels() -> None:
+    text = "h = Conv <pads = [1, 1, 1, 1]> (x, w)\nz = BatchNormalization (h, g, b, m, v)"
+    model = graphs.build(text, dynamic="W", x="N 3 8 W", w="16 3 3 3", g="16", b="16", m="16", v="positive: 16")
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    assert str(Graph(model).shapes["z"][3]) == "W"

@@ -290,22 +290,6 @@ def test_old_files_are_cut_with_their_inputs(tmp_path: Path) -> None:
     assert all(declared[name] == list(shape) for name, shape in graphs.shapes(small).items() if name in declared)
 
 
-def test_what_a_sub_graph_reads_from_outside_is_fixed() -> None:
-    text = """
-        h = Gemm (x, w, b)
-        z = If (yes) <
-            then_branch = then_graph () => (float[N, c] t) { t = Relu (h) },
-            else_branch = else_graph () => (float[N, c] e) { e = Neg (h) }
-        >
-    """.replace("[N, c]", "[2, 4]")
-    model = graphs.build(text, x="2 3", w="3 4", b="4", yes=np.array(True))
-    node = Graph(model).nodes[1]
-    assert set(node.captured) == {"h"}
-    partition = zig.analyze(model)
-    assert len(partition) == 0
-    assert any("sub-graph" in fixed.reason for fixed in partition.fixed)
-
-
 def test_half_precision_and_double_weights_are_weights_and_indices_are_not() -> None:
     graph = Graph(graphs.build("z = Gather (w, k)", x="N", w=np.zeros((3, 4), np.float16), k=[0, 1]))
     assert graph.is_float("w")

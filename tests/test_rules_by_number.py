@@ -50,6 +50,7 @@ from zig.flow import Flow
 from zig.graph import Graph, Node, load
 from zig.operators import OPERATORS, Operator
 from zig.partition import Labels, Partition, members, settle
+from zig.removal import Zeroed
 from zig.units import Part, Tensor
 
 EXACT = 1e-5
@@ -230,7 +231,7 @@ class Trial:
         arrays = {t.name: np.array(numpy_helper.to_array(t)) for t in self.model.graph.initializer}
         for name, axis, own in self.axes():
             if name in arrays and self.flow.weights[name].weight:
-                np.moveaxis(arrays[name], axis, 0)[np.isin(own, which)] = 0
+                np.moveaxis(arrays[name], axis, 0)[np.isin(own, which)] = self.flow.zeros.get(name, 0)
         model = copy.deepcopy(self.model)
         del model.graph.initializer[:]
         model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in arrays.items())
@@ -242,13 +243,21 @@ class Trial:
         why = np.array([self.flow.reason("stays", ""), 0])
         everything = np.ones(self.flow.count, bool)
         partition = Partition(self.flow.graph, self.flow, Labels(component, why, why), everything)
-        weights = load(zeroed).array
-        return onnx_ir.serde.serialize_model(Surgeon(partition, np.array([True]), self.flow, weights).operate())
+        surgeon = Surgeon(partition, np.array([True]), self.flow, AllOf(load(zeroed)))
+        return onnx_ir.serde.serialize_model(surgeon.operate())
 
     def describe(self, units: Any) -> str:
         """The slices of these units."""
         found = ((name, axis, np.flatnonzero(np.isin(own, units))) for name, axis, own in self.axes())
         return ", ".join(f"{name}.{axis}{indices.tolist()}" for name, axis, indices in found if len(indices))
+
+
+class AllOf(Zeroed):
+    """The weights of another graph, all of them."""
+
+    def changes(self, name: str) -> bool:
+        """They may all differ."""
+        return True
 
 
 _STATE = onnxruntime.capi.onnxruntime_pybind11_state

@@ -15,6 +15,7 @@ from operators.cases import attention
 
 import zig
 from zig.errors import PlanError, UnchangedError, VerifyError
+from zig.graph import Graph
 
 Weights = dict[str, np.ndarray]
 
@@ -525,3 +526,32 @@ def test_compressing_twice_finds_nothing_more(target: Path) -> None:
     model = graphs.build(DEEP, **DEEP_SIZES)
     zig.compress(model, target, graphs.half(zig.analyze(model)))
     assert zig.compress(target, target.with_name("again.onnx")).removed == 0
+
+
+def test_bounds_keep_their_type(tmp_path: Path) -> None:
+    text = "h = MatMul (x, w)\na = Slice (h, start, end, axes)\nz = MatMul (a, v)"
+    bounds = {"start": np.array([0], np.int32), "end": np.array([4], np.int32), "axes": np.array([1], np.int32)}
+    model = graphs.build(text, x="2 3", w="3 6", v="4 2", **bounds)
+    report = zig.compress(model, tmp_path / "small.onnx", graphs.half(zig.analyze(model)))
+    assert report.removed
+
+
+def test_parameters_that_are_stored_once_because_they_are_equal_go_apart(tmp_path: Path) -> None:
+    text = """
+        c = Identity (b)
+        h = Gemm (x, w, b)
+        r = Relu (h)
+        k = Gemm (r, v, c)
+        s = Relu (k)
+        z = MatMul (s, u)
+    """
+    model = graphs.build(text, x="2 3", w="3 6", v="6 6", u="6 2", b="6")
+    partition = zig.analyze(model)
+    assert graphs.families(partition) == {"6: b.0 w.1 | v.0", "6: c.0 v.1 | u.0"}
+    report = zig.compress(model, tmp_path / "small.onnx", graphs.half(partition))
+    assert report.removed
+    only = zig.Plan(partition, partition.node_group == 0)
+    zig.zero(only, tmp_path / "zeroed.onnx")
+    zeroed = Graph(onnx.load(tmp_path / "zeroed.onnx"))
+    assert not zeroed.array("b").any()
+    assert zeroed.array("c").all()

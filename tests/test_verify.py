@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from conftest import parse
 from onnx import TensorProto, helper
 
 from zig.errors import ModelError, UsageError, VerifyError
-from zig.verify import latency, verify
+from zig.inputs import GUESSES, Input, feedback, random_feeds
+from zig.probes import probes
+from zig.verify import Session, latency, obstacle, verify
 
 SCALE = "g (float[N, 4] x) => (float[N, 4] y) { y = Mul(x, w) }"
 
@@ -119,14 +122,14 @@ def test_strings_are_fed_and_compared() -> None:
 
 
 def test_outputs_that_hardly_move_are_no_proof() -> None:
-    text = "g (float[N, 4] x) => (float[N, 4] y) { z = Add(x, w) y = Sigmoid(z) }"
-    saturated = parse(text, w=np.full(4, 50, np.float32))
-    comparison = verify(saturated, parse(text, w=np.full(4, 60, np.float32)))
+    text = "g (float[N, 4] x) => (float[N, 4] y) { z = Mul(x, w) y = Add(z, k) }"
+    a, b = (parse(text, w=np.full(4, scale, np.float32), k=np.full(4, 9, np.float32)) for scale in (1e-5, 2e-5))
+    comparison = verify(a, b)
     assert comparison.equal
     assert comparison.sensitivity < 1e-3
     assert "--data" in comparison.warnings[0]
-    real = {"x": np.array([[[-50, -51, -52, -53]], [[-50, -49, -48, -47]]], np.float32)}
-    assert not verify(saturated, parse(text, w=np.full(4, 60, np.float32)), data=real).equal
+    real = {"x": np.array([[[-5e5, -1e5, -2e5, -3e5]], [[5e5, 4e5, 3e5, 2e5]]], np.float32)}
+    assert not verify(a, b, data=real).equal
 
 
 def test_interfaces_that_differ_are_told_apart() -> None:
@@ -283,11 +286,11 @@ def test_external_data_of_a_model_in_memory_lie_in_its_folder(network: onnx.Mode
 
 
 def test_an_input_type_that_no_array_has_is_named() -> None:
-    value = helper.make_tensor_value_info("x", TensorProto.BFLOAT16, ["N"])
-    out = helper.make_tensor_value_info("y", TensorProto.BFLOAT16, ["N"])
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [value], [out])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    with pytest.raises(ModelError, match=r"input 'x' is tensor\(bfloat16\)"):
+    model = parse("g (float[4] x) => (float[4] y) { q = SequenceConstruct (x) y = SequenceAt (q, k) }", k=np.array(0))
+    del model.graph.node[0]
+    model.graph.node[0].input[0] = "x"
+    model.graph.input[0].type.sequence_type.elem_type.tensor_type.elem_type = TensorProto.FLOAT
+    with pytest.raises(ModelError, match=r"input 'x' is seq\(tensor\(float\)\)"):
         verify(model, model)
 
 
@@ -298,3 +301,285 @@ def test_providers_that_are_not_here_are_named() -> None:
 
 def test_latency_is_a_time(model_path: Path) -> None:
     assert 0 < latency(model_path, runs=5) < 1000
+
+
+# Tensors inside
+
+
+@pytest.mark.parametrize("last", ["Sigmoid (z)", "Softmax (z)", "Tanh (z)", "HardSigmoid (z)", "Clip (z, low, high)"])
+def test_what_a_saturated_operator_hides_is_found(last: str) -> None:
+    text = f"g (float[N, 4] x) => (float[N, 4] y) {{ z = Add (x, w) y = {last} }}"
+    limits = {"low": np.float32(-1), "high": np.float32(1)} if "low" in last else {}
+    slope = np.array([90, 1000, 180, 360], np.float32)
+    a, b = (parse(text, w=scale * slope, **{k: np.asarray(v) for k, v in limits.items()}) for scale in (1, 1.5))
+    comparison = verify(a, b)
+    assert comparison.outputs[0].equal
+    assert [(one.name, one.equal) for one in comparison.inside] == [("z", False)]
+    assert not comparison.equal
+    assert comparison.differences[0].startswith("tensor 'z' inside differs by")
+    assert verify(a, a).equal
+
+
+def test_the_tensor_inside_tells_how_the_output_reacts() -> None:
+    model = parse(
+        "g (float[N, 4] x) => (float[N, 4] y) { z = Add (x, w) y = Sigmoid (z) }", w=np.full(4, 50, np.float32)
+    )
+    comparison = verify(model, model)
+    assert comparison.outputs[0].sensitivity < 1e-3
+    assert comparison.sensitivity > 1e-2
+    assert not comparison.warnings
+
+
+def test_probes_lie_behind_what_only_moves_data() -> None:
+    text = """g (float[N, 4] x) => (float[M] y, int64[N, 1] best) {
+        a = Mul (x, w) s = Sigmoid (a) b = Add (x, w) t = Tanh (b) c = Concat <axis = 1> (s, t) y = Reshape (c, flat)
+        h = Relu (x) i = Mul (h, w) best = ArgMax <axis = 1> (i) }"""
+    model = parse(text, w=np.ones(4, np.float32), flat=np.array([-1]))
+    assert probes(model.graph) == {"y": ("a", "b"), "best": ("i",)}
+
+
+def test_a_tensor_inside_that_another_model_lacks_or_has_narrower_is_left_out() -> None:
+    text = (
+        "g (float[N, 4] x) => (float[N, 1] y) {{ {} = MatMul (x, w) s = Sigmoid ({}) y = Slice (s, zero, one, one) }}"
+    )
+    given = {"zero": np.array([0]), "one": np.array([1])}
+    wide = parse(text.format("z", "z"), w=np.ones((4, 2), np.float32), **given)
+    for name, width in (("z", 1), ("other", 2)):
+        assert verify(wide, parse(text.format(name, name), w=np.ones((4, width), np.float32), **given)).equal
+
+
+def test_a_tie_that_rounding_breaks_is_no_difference() -> None:
+    text = "g (float[N, 2] x) => (int64[N, 1] y) { z = Add (zero, w) a = Mul (x, zero) b = Add (a, z) y = ArgMax <axis = 1> (b) }"
+    zero = np.zeros((1, 2), np.float32)
+    a, b = (parse(text, w=np.array([[1, top]], np.float32), zero=zero) for top in (1 - 1e-6, 1 + 1e-6))
+    comparison = verify(a, b)
+    assert comparison.equal
+    assert "what comes of rounding in 'b'" in comparison.warnings[0]
+    wrong = parse(text.replace("ArgMax", "ArgMin"), w=np.array([[1, 2]], np.float32), zero=zero)
+    assert not verify(parse(text, w=np.array([[1, 2]], np.float32), zero=zero), wrong).equal
+    assert not verify(a, parse(text, w=np.array([[1, 1.1]], np.float32), zero=zero)).equal
+
+
+def test_an_output_so_small_that_the_absolute_tolerance_covers_it_is_told() -> None:
+    a, b = (parse(SCALE, w=np.full(4, scale, np.float32)) for scale in (1e-7, 2e-7))
+    comparison = verify(a, b)
+    assert comparison.equal
+    assert "which only --atol 1e-05 allows" in comparison.warnings[0]
+    assert not verify(a, b, atol=0).equal
+
+
+def test_an_output_whose_shape_depends_on_data_is_compared() -> None:
+    text = "g (float[N, 4] x) => (int64[2, M] y) { z = Mul (x, w) m = Greater (z, k) y = NonZero (m) }"
+    k = np.zeros(1, np.float32)
+    a, b = (parse(text, w=np.array([1, 1, 1, last], np.float32), k=k) for last in (1, -1))
+    assert verify(a, a).equal
+    assert not verify(a, b).equal
+
+
+def test_maps_are_compared_entry_by_entry() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 20, "ai.onnx.ml" : 1]> g (float[2, 3] x) => (y) {
+        z = Mul (x, w) y = ai.onnx.ml.ZipMap <classlabels_int64s = [7, 8, 9]> (z) }"""
+    a, b = (parse(text, w=np.array([1, 1, last], np.float32)) for last in (1, 2))
+    for model in (a, b):
+        model.graph.output[0].type.sequence_type.elem_type.map_type.key_type = TensorProto.INT64
+        model.graph.output[0].type.sequence_type.elem_type.map_type.value_type.tensor_type.elem_type = TensorProto.FLOAT
+    assert verify(a, a).equal
+    assert [o.name for o in verify(a, b).outputs if not o.equal] == ["y[0][9]", "y[1][9]"]
+
+
+def test_an_optional_is_compared() -> None:
+    text = "g (float[N, 4] x) => (y) { z = Mul (x, w) y = Optional (z) }"
+    a, b = (parse(text, w=np.array([1, 1, 1, last], np.float32)) for last in (1, 2))
+    for model in (a, b):
+        model.graph.output[0].type.optional_type.elem_type.tensor_type.elem_type = TensorProto.FLOAT
+    assert verify(a, a).equal
+    assert not verify(a, b).equal
+
+
+def test_random_operators_draw_the_same_numbers_in_both_models() -> None:
+    text = "g (float[4, 4] x) => (float[4, 4] y) { r = RandomNormalLike (x) z = Mul (x, w) y = Add (z, r) }"
+    a, b = (parse(text, w=np.array([1, 1, 1, last], np.float32)) for last in (1, 2))
+    assert verify(a, a).equal
+    assert not verify(a, b).equal
+
+
+@pytest.mark.parametrize("place", ["", "folder"])
+def test_tensors_inside_a_model_with_external_data(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "g (float[N, 4] x) => (float[N, 4] y) { z = Mul (x, w) y = Softmax (z) }"
+    (tmp_path / place).mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    paths = []
+    for factor in (1, 2):
+        paths.append(Path(place, f"{factor}.onnx"))
+        model = parse(text, w=np.full(4, factor, np.float32))
+        onnx.save(model, paths[-1], save_as_external_data=True, location=f"{factor}.bin", size_threshold=0)
+    assert verify(paths[0], paths[0]).inside[0].name == "z"
+    assert not verify(*paths).equal
+
+
+# Half precision
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_half_precision_has_a_wider_tolerance(kind: str) -> None:
+    def model(factor: float) -> onnx.ModelProto:
+        proto = parse(f"g ({kind}[N, 4] x) => ({kind}[N, 4] y) {{ y = Mul (x, w) }}")
+        dtype = helper.np_dtype_to_tensor_dtype(np.dtype("float16")) if kind == "float16" else TensorProto.BFLOAT16
+        proto.graph.initializer.append(helper.make_tensor("w", dtype, [4], [1.0, 1.0, 1.0, factor]))
+        return proto
+
+    assert verify(model(1), model(1)).rtol == 5e-3
+    assert verify(model(1), model(1)).equal
+    assert verify(model(1), model(1), rtol=1e-4).rtol == 1e-4
+    assert not verify(model(1), model(1.0625)).equal
+
+
+def test_bfloat16_models_run_in_float32(tmp_path: Path) -> None:
+    # onnxruntime has no MatMul for bfloat16 on a processor.
+    text = "g (bfloat16[N, 4] x) => (bfloat16[N, 2] y) { h = MatMul (x, w) r = Relu (h) c = Cast <to = 1> (r) y = Cast <to = 16> (c) }"
+    model = parse(text)
+    weights = np.random.default_rng(0).standard_normal(8)
+    model.graph.initializer.append(helper.make_tensor("w", TensorProto.BFLOAT16, [4, 2], weights.tolist()))
+    comparison = verify(model, model)
+    assert comparison.equal
+    assert comparison.sensitivity > 0.1
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0, location="m.bin")
+    assert verify(tmp_path / "m.onnx", tmp_path / "m.onnx").equal
+
+
+# States
+
+
+def test_a_state_is_fed_back() -> None:
+    # The weight w acts on the state alone, which is zero at the first step.
+    text = """g (float[N, 4] input, float[2, N, 4] state) => (float[N, 4] output, float[2, N, 4] stateN) {
+        z = Mul (state, w) stateN = Add (z, input) output = ReduceSum <keepdims = 0> (stateN, first) }"""
+    a, b = (parse(text, w=np.array([1, 1, 1, last], np.float32), first=np.array([0])) for last in (1, 2))
+    comparison = verify(a, a)
+    assert comparison.equal
+    assert comparison.steps == 3
+    assert not verify(a, b).equal
+
+
+def test_a_cache_grows_from_step_to_step() -> None:
+    text = """g (int64[batch, sequence] input_ids, float[batch, past, 4] past_key_values.0.key, int64[batch, total] attention_mask)
+        => (float[batch, sequence, 4] logits, float[batch, longer, 4] present.0.key) {
+        e = Gather (table, input_ids) present.0.key = Concat <axis = 1> (past_key_values.0.key, e)
+        t = Transpose <perm = [0, 2, 1]> (present.0.key) s = MatMul (e, t) m = Cast <to = 1> (attention_mask)
+        n = Unsqueeze (m, one) o = Mul (s, n) logits = MatMul (o, present.0.key) }"""
+    table = np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32)
+    text = text.replace("past_key_values.0.key", "past_key_values_0_key").replace("present.0.key", "present_0_key")
+    model = parse(text, table=table, one=np.array([1]))
+    model.graph.input[2].type.tensor_type.shape.dim[1].dim_param = "past + sequence"
+    comparison = verify(model, model)
+    assert comparison.equal
+    assert comparison.steps == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "pairs"),
+    [
+        ("h0", "hn", True),
+        ("state", "stateN", True),
+        ("past_key_values.3.value", "present.3.value", True),
+        ("past_key_values.3.value", "present.3.key", False),
+        ("past_key_values.3.value", "present.13.value", False),
+        ("c_in", "new_c", True),
+        ("image", "logits", False),
+    ],
+)
+def test_states_are_known_by_their_names(name: str, output: str, pairs: bool) -> None:
+    declared = Input(name, "tensor(float)", (2, "N", 4))
+    others = [Input(output, "tensor(float)", (2, "N", 4)), Input("more", "tensor(float)", (2, "N", 4))]
+    assert feedback({name: declared}, others) == ({name: output} if pairs else {})
+
+
+# Made up inputs
+
+
+def made(kind: str, *sizes: int | str | None, name: str = "x", below: int = 0, **others: Input) -> np.ndarray:
+    declared = Input(name, f"tensor({kind})", tuple(sizes), below)
+    return random_feeds("m", {name: declared, **others}, GUESSES[0], 0, 0)[name]
+
+
+def test_images_are_drawn() -> None:
+    picture = made("float", "N", 3, "H", "W")
+    assert picture.shape == (2, 3, 224, 224)
+    assert -2 <= picture.min() < -1 < 1 < picture.max() <= 2
+    smooth = np.abs(np.diff(picture, axis=-1)).mean()
+    assert smooth < 0.5 * picture.std()  # noise has 1.1
+    assert not np.array_equal(picture[0], picture[1])
+    assert made("uint8", 1, 64, 64, 3).max() > 200
+    assert made("float", 1, 64, 64, 1).shape == (1, 64, 64, 1)
+
+
+def test_audio_sounds() -> None:
+    sound = made("float", "N", "samples", name="audio")
+    assert sound.shape == (2, 16000)
+    assert 0.2 < np.abs(sound).max() < 1
+    spectrum = np.abs(np.fft.rfft(sound[0]))
+    assert spectrum[:2000].sum() > 3 * spectrum[2000:].sum()
+    rate = Input("sr", "tensor(int64)", ())
+    assert made("float", None, None, name="input", sr=rate).shape == (2, 16000)
+    assert made("int64", name="sr") == 16000
+
+
+def test_names_tell_what_integers_are() -> None:
+    ids = Input("input_ids", "tensor(int64)", ("batch", "sequence"))
+    assert made("int64", "batch", "sequence", name="input_ids", below=30000).max() > 5000
+    assert (made("int64", "batch", "sequence", name="attention_mask") == 1).all()
+    assert (made("bool", "batch", "sequence", name="src_key_padding_mask") == 0).all()
+    assert (made("float", "batch", 1, 8, 8, name="mask") == 0).all()
+    assert made("int64", "batch", "sequence", name="position_ids", below=4).max() == 3
+    assert made("int64", "batch", name="lengths", input_ids=ids).tolist() == [16, 16]
+    assert made("int32", 2, 50, name="bytes").max() > 100
+
+
+def test_tables_bound_the_ids_that_are_looked_up() -> None:
+    text = "g (int32[N, 5] ids) => (float[N, 5, 4] y) { i = Cast <to = 7> (ids) y = Gather (w, i) }"
+    model = parse(text, w=np.random.default_rng(0).standard_normal((33, 4)).astype(np.float32))
+    assert Session(model).inputs["ids"].below == 33
+    assert verify(model, model).sensitivity > 0.1
+
+
+# What can't be run
+
+
+def test_a_run_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["zig.verify"], "PATIENCE", 0.2)
+    text = """g (float[N, 3] x) => (float[N, 3] y) {
+        n = Constant <value = int64 {1000000000000}> () t = Constant <value = bool {1}> ()
+        y = Loop (n, t, x) <body = b (int64 i, bool c, float[N, 3] s) => (bool d, float[N, 3] r) {
+            d = Identity (c) r = Tanh (s) }> }"""
+    with pytest.raises(ModelError, match="takes longer than 0 s"):
+        verify(parse(text), parse(text))
+
+
+def test_models_that_memory_does_not_hold_are_not_run(monkeypatch: pytest.MonkeyPatch, model_path: Path) -> None:
+    assert obstacle(model_path, model_path) == ""
+    monkeypatch.setattr(sys.modules["zig.verify"], "_free_memory", lambda: 1000.0)
+    assert "GB are free" in obstacle(model_path, model_path)
+    assert not obstacle(model_path, provider="cuda")
+    with pytest.raises(ModelError, match=r"network.onnx: to run it under onnxruntime takes about 0.0 GB"):
+        verify(model_path, model_path)
+
+
+def test_an_operand_that_is_missing_where_any_number_may_stand_is_named() -> None:
+    # onnxruntime 1.31 does not look, and ends the process.
+    model = parse("g (float[1] a, float[1] b) => (float[1] y) { y = Sum (a, , b) }")
+    with pytest.raises(ModelError, match=r"\(Sum\) lacks an operand"):
+        verify(model, model)
+
+
+def test_a_scan_over_more_than_it_has_is_named() -> None:
+    # onnxruntime 1.31 takes all memory.
+    model = parse("""g (float[5, 3] x) => (float[5, 3] y) {
+        y = Scan <num_scan_inputs = 2147483648, body = b (float[3] i) => (float[3] o) { o = Relu (i) }> (x) }""")
+    with pytest.raises(ModelError, match=r"\(Scan\) scans 2147483648 inputs of 1"):
+        verify(model, model)
+
+
+def test_an_input_too_large_to_be_made_up_is_named() -> None:
+    model = parse("g (float[1099511627776, 4] x) => (float[N, 4] y) { y = Relu (x) }")
+    with pytest.raises(ModelError, match=r"input 'x' of sizes \[1099511627776, 4\] is too large"):
+        verify(model, model)

@@ -19,6 +19,7 @@ from onnx.helper import make_tensor_type_proto, tensor_dtype_to_np_dtype
 from onnx.numpy_helper import from_array, to_array
 from onnx.shape_inference import InferenceError, infer_node_outputs
 
+from zig import bodies
 from zig.dims import Dim, Size, divide, number, product, symbol
 from zig.errors import RuleError
 
@@ -162,14 +163,15 @@ def _shape(node: Node, shape: tuple[Size, ...]) -> Array:
 
 def _equal(_: Node, a: Array, b: Array) -> Array:
     """Equality that is the same for every value of a symbol; unknown ones are left alone by a TypeError."""
-    pairs = np.broadcast(a, b)
-    results = [x == y for x, y in pairs]
-    if any(
-        x != y and (isinstance(x, Dim) ^ isinstance(y, Dim)) is False and isinstance(x, Dim)
-        for x, y in np.broadcast(a, b)
-    ):
-        raise TypeError("two different symbols may still be equal")
-    return np.array(results, bool).reshape(pairs.shape)
+    pairs = list(np.broadcast(a, b))
+    if any(x != y and _may_meet(x, y) for x, y in pairs):
+        raise TypeError("different sizes may still be equal when the model runs")
+    return np.array([x == y for x, y in pairs], bool).reshape(np.broadcast(a, b).shape)
+
+
+def _may_meet(a: Any, b: Any) -> bool:
+    """Whether two different sizes can be equal when the model runs; none is negative or 0."""
+    return (isinstance(a, Dim) or isinstance(b, Dim)) and all(isinstance(size, Dim) or size > 0 for size in (a, b))
 
 
 # What each operator of shape arithmetic computes, on arrays of numbers or `Dim`s.
@@ -250,6 +252,10 @@ def _is_open(size: Size, tensor: str, axis: int) -> bool:
 
 
 def _sizes(node: Node, output: int, shapes: Shapes, values: dict[str, Array]) -> tuple[Size, ...] | None:
+    if node.body is not None:
+        if node.is_entry:
+            return bodies.entry_shape(node, output, shapes)
+        return bodies.result_shape(node, output, shapes, values.get(node.inputs[0]))
     inputs = [shapes.get(name) for name in node.inputs if name]
     if node.op in SIZES and inputs and inputs[0] is not None:
         try:
@@ -293,11 +299,11 @@ def _ask_onnx(node: Node, output: int, shapes: Shapes, values: dict[str, Array])
 # Inference only asks whether a type is allowed; floats stand for data, where an operand may be one.
 _TRIED = {TensorProto.FLOAT: "float", TensorProto.INT64: "int64", TensorProto.BOOL: "bool"}
 BROADCASTING = {
-    "Abs", "Add", "And", "BatchNormalization", "Cast", "Ceil", "Celu", "Clip", "Cos", "Div", "Dropout", "Elu", "Equal",
+    "Abs", "Add", "And", "Cast", "Ceil", "Celu", "Clip", "Cos", "Div", "Dropout", "Elu", "Equal",
     "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu",
     "Less", "LessOrEqual", "Log", "LogSoftmax", "Max", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow",
     "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softmax", "Softplus", "Softsign", "Sqrt", "Sub",
-    "Tanh", "Where", "LayerNormalization", "InstanceNormalization", "GroupNormalization",
+    "Tanh", "Where",
 }  # fmt: skip
 
 
@@ -316,6 +322,12 @@ def _window(node: Node, inputs: list[Any], _: Any) -> tuple[Size, ...]:
         for i in range(count)
     ]
     return (x[0], weight[0] if weight is not None else x[1], *sizes)
+
+
+def _squeezed(node: Node, inputs: list[Any], values: list[Any]) -> tuple[Size, ...]:
+    axes = node.attribute("axes") if len(values) < 2 else values[1].tolist()
+    gone = {axis % len(inputs[0]) for axis in axes}
+    return tuple(size for i, size in enumerate(inputs[0]) if i not in gone)
 
 
 def _matmul(_: Node, inputs: list[Any], __: Any) -> tuple[Size, ...]:
@@ -377,6 +389,15 @@ def _fused_matmul(node: Node, inputs: list[Any], values: list[Any]) -> tuple[Siz
 
 
 # How the sizes of an output follow where onnx's inference gave up.
+def _quantized_gemm(node: Node, inputs: list[Any], _: Any) -> tuple[Size, ...]:
+    a, b = inputs[0], inputs[3]
+    return a[1 if node.attribute("transA", 0) else 0], b[0 if node.attribute("transB", 0) else 1]
+
+
+_LIKE_THE_FIRST = """BatchNormalization LayerNormalization InstanceNormalization GroupNormalization
+    SimplifiedLayerNormalization"""
+_LIKE_THE_FIRST_TOO = """Gelu BiasGelu FastGelu QuickGelu SkipLayerNormalization SkipSimplifiedLayerNormalization
+    RotaryEmbedding QuantizeLinear DequantizeLinear QLinearSigmoid QLinearLeakyRelu QLinearSoftmax"""
 SIZES: dict[str, Callable[..., tuple[Size, ...]]] = {
     "Reshape": lambda node, ins, vals: reshaped(ins[0], vals[1], bool(node.attribute("allowzero", 0))),
     "Expand": lambda node, ins, vals: broadcast(ins[0], tuple(vals[1].tolist())),
@@ -386,30 +407,24 @@ SIZES: dict[str, Callable[..., tuple[Size, ...]]] = {
     "MaxPool": _window,
     "AveragePool": _window,
     "MatMul": _matmul,
+    "Squeeze": _squeezed,
     "Concat": _concat,
     "Flatten": _flattened,
     "Tile": lambda node, ins, vals: tuple(s * int(k) for s, k in zip(ins[0], vals[1], strict=True)),
     "Slice": _sliced,
     "Resize": _resized,
     "Upsample": _resized,
+    **{name: lambda node, ins, vals: ins[0] for name in _LIKE_THE_FIRST.split()},
+    **{f"com.microsoft.{name}": lambda node, ins, vals: ins[0] for name in _LIKE_THE_FIRST_TOO.split()},
     **{
-        f"com.microsoft.{name}": lambda node, ins, vals: ins[0]
-        for name in (
-            "Gelu",
-            "BiasGelu",
-            "FastGelu",
-            "QuickGelu",
-            "SkipLayerNormalization",
-            "SkipSimplifiedLayerNormalization",
-            "RotaryEmbedding",
-            "QuantizeLinear",
-            "DequantizeLinear",
-            "QLinearSigmoid",
-            "QLinearLeakyRelu",
-            "QLinearSoftmax",
-        )
+        f"com.microsoft.{name}": lambda node, ins, vals: broadcast(ins[0], ins[3])
+        for name in ("QLinearAdd", "QLinearMul")
     },
-    "SimplifiedLayerNormalization": lambda node, ins, vals: ins[0],
+    "com.microsoft.QLinearWhere": lambda node, ins, vals: broadcast(ins[0], ins[1], ins[4]),
+    "com.microsoft.QGemm": _quantized_gemm,
+    "com.microsoft.MatMulIntegerToFloat": lambda node, ins, vals: _matmul(node, ins[:2], vals),
+    "com.microsoft.DynamicQuantizeMatMul": lambda node, ins, vals: _matmul(node, ins[:2], vals),
+    "com.microsoft.QLinearConcat": lambda node, ins, vals: _concat(node, ins[2::3], vals),
     "com.microsoft.FusedConv": _window,
     "com.microsoft.NhwcConv": _channels_last,
     "com.microsoft.NhwcFusedConv": _channels_last,

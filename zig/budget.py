@@ -6,7 +6,7 @@ kept. So a plan is priced by one pass over the indices and one product for each 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,32 +17,51 @@ from zig.units import Part
 if TYPE_CHECKING:
     from zig.partition import Mask, Partition
 
-Table = np.ndarray[Any, np.dtype[np.int64]]
+Values = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class Products:
+    """Products of sizes under plans of one partition. Symbolic sizes (a dynamic batch) count as 1."""
+
+    def __init__(self, partition: Partition, products: Sequence[Sequence[Part]]):
+        """Lay out all prunable parts end to end, and every product as a row of part numbers."""
+        parts = {id(part.units): part for product in products for part in product if part.live}
+        number = {key: i for i, key in enumerate(parts)}
+        rows = [[number[id(part.units)] for part in product if part.live] for product in products]
+        sizes = [[at_least_one(part.size) for part in product if not part.live] for product in products]
+        self.factors = np.array([np.prod(fixed, dtype=np.int64) for fixed in sizes]).astype(np.int64)
+        width = max(map(len, rows), default=0)
+        self.table = np.array([row + [-1] * (width - len(row)) for row in rows], np.int64).reshape(len(rows), width)
+        lengths = [len(part.units) for part in parts.values()]
+        self._starts = np.cumsum([0, *lengths], dtype=np.int64)[: len(lengths)]
+        self._lengths = np.array(lengths, np.int64)
+        self._zigs = partition.zigs(np.concatenate([np.empty(0, np.int64), *(part.units for part in parts.values())]))
+
+    def values(self, remove: Mask) -> Values:
+        """Each product when the groups in `remove` (bool[G]) are gone, float64."""
+        gone = np.append(remove, False)[self._zigs]  # -1, what is fixed, reads the last entry
+        removed = np.diff(np.append(0, np.cumsum(gone))[np.append(self._starts, len(gone))])
+        sizes = np.append(self._lengths - removed, 1).astype(np.float64)  # the last is what rows are padded with
+        values: Values = self.factors * sizes[self.table].prod(axis=1)
+        return values
 
 
 class Budget:
     """Prices plans of one partition. Symbolic sizes (a dynamic batch) count as 1."""
 
     def __init__(self, partition: Partition):
-        """Lay out all prunable parts end to end, and every product as a row of part numbers."""
+        """See what is read: weights are products of their axes' sizes, MACs are what operators' rows say."""
         self.partition = partition
-        self._columns: dict[int, int] = {}
-        self._parts: list[Part] = []
         graph = partition.graph
         read = {name for node in graph.nodes for name in (*node.inputs, *node.captured)}
+        read -= _shared(partition)
         weights = {name: t for name, t in partition.flow.weights.items() if t.weight and name in read}
         others = [int(np.prod(t.dims, dtype=np.int64)) for n, t in graph.initializers.items()
                   if n in read and n not in weights and graph.is_float(n)]  # fmt: skip
-        self._weights = self._table([[part for axis in t.axes for part in axis] for t in weights.values()])
-        self._macs = self._table([parts for _, parts in partition.flow.costs])
+        self._names = list(weights)
+        elements = [[part for axis in t.axes for part in axis] for t in weights.values()]
+        self._products = Products(partition, [*elements, *(parts for _, parts in partition.flow.costs)])
         self._loose = sum(others)
-        lengths = [len(part.units) for part in self._parts]
-        self._starts = (
-            np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64) if lengths else np.empty(0, np.int64)
-        )
-        self._lengths = np.array(lengths, np.int64)
-        units = np.concatenate([part.units for part in self._parts]) if self._parts else np.empty(0, np.int64)
-        self._zigs = partition.zigs(units)
         self.parameters, self.macs = self.price(np.zeros(len(partition), bool))
 
     @property
@@ -57,32 +76,36 @@ class Budget:
                 total += whole - (int(np.prod([int(fixed.sum()) for fixed in axes], dtype=np.int64)) if axes else whole)
         return total
 
-    def price(self, remove: Mask) -> tuple[int, int]:
-        """Parameters and MACs that are left when the groups in `remove` (bool[G]) are gone."""
-        gone = np.append(remove, False)[self._zigs]  # -1, what is fixed, reads the last entry
-        removed = np.diff(np.append(0, np.cumsum(gone))[np.append(self._starts, len(gone))])
-        sizes = np.append(self._lengths - removed, 1).astype(np.float64)
-        parameters, macs = (
-            float((factor * sizes[table].prod(axis=1)).sum()) for factor, table in (self._weights, self._macs)
-        )
-        return round(parameters) + self._loose, round(macs)
+    def price(self, remove: Mask, shares: Mapping[str, float] | None = None) -> tuple[int, int]:
+        """Parameters and MACs that are left.
 
-    def _table(self, products: Sequence[Sequence[Part]]) -> tuple[Table, Table]:
-        """For each product its constant factor and the numbers of its prunable parts, padded with -1 (size 1)."""
-        factors = np.array(
-            [np.prod([at_least_one(p.size) for p in ps if not p.live], dtype=np.int64) for ps in products]
-        )
-        columns = [[self._column(part) for part in parts if part.live] for parts in products]
-        width = max(map(len, columns), default=0)
-        table = np.array([c + [-1] * (width - len(c)) for c in columns], np.int64).reshape(len(columns), width)
-        return factors.astype(np.int64), table
+        Args:
+            remove: The groups that are gone, bool[G].
+            shares: For weights that lose a part of each slice (a convolution with a smaller kernel), the share that
+                stays, by initializer; the nodes that read it cost that share too.
+        """
+        values = self._products.values(remove)
+        if shares:
+            values = values * self._shares(shares)
+        parameters, macs = values[: len(self._names)].sum(), values[len(self._names) :].sum()
+        return round(float(parameters)) + self._loose, round(float(macs))
 
-    def _column(self, part: Part) -> int:
-        key = id(part.units)
-        if key not in self._columns:
-            self._columns[key] = len(self._parts)
-            self._parts.append(part)
-        return self._columns[key]
+    def _shares(self, shares: Mapping[str, float]) -> Values:
+        """The share that stays of each weight, then of each product of MACs."""
+        readers = ((node.name, name) for node in self.partition.graph.nodes for name in node.inputs if name in shares)
+        nodes = {node: shares[name] for node, name in readers}
+        costs = [nodes.get(name, 1.0) for name, _ in self.partition.flow.costs]
+        return np.array([*(shares.get(name, 1.0) for name in self._names), *costs])
+
+
+def _shared(partition: Partition) -> set[str]:
+    """Initializers that are copies of one another under every plan, but for the first: they are stored once."""
+    copies, first = partition.graph.copies, dict[tuple[Any, ...], str]()
+    for name in sorted(copies.keys() | set(copies.values()), key=lambda name: name in copies):
+        if name in partition.flow.weights:
+            parts = [part for axis in partition.flow.weights[name].axes for part in axis]
+            first.setdefault((copies.get(name, name), *(partition.zigs(p.units).tobytes() for p in parts)), name)
+    return copies.keys() - set(first.values())
 
 
 def cost(partition: Partition, remove: Mask | None = None) -> dict[str, int]:

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -81,13 +82,21 @@ ForksOption = Annotated[Forks, typer.Option("--forks", help="What goes together 
 Picture = Optional[Path]  # noqa: UP045 - as above
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 Samples = Annotated[int, typer.Option("--samples", min=1, help="How many inputs to run.")]
-Rtol = Annotated[float, typer.Option("--rtol", min=0, help="Allowed difference, as a share of the largest output.")]
+Rtol = Annotated[
+    Optional[float],  # noqa: UP045 - as above
+    typer.Option(
+        "--rtol", min=0, help="Allowed difference, as a share of the largest output: 1e-4, of half precision 5e-3."
+    ),
+]
 Atol = Annotated[float, typer.Option("--atol", min=0, help="Allowed absolute difference.")]
 Data = Annotated[
     Optional[Path],  # noqa: UP045 - as above
     typer.Option("--data", metavar="NPZ", help="Real inputs by name, samples along the first axis; else random ones."),
 ]
 Provider = Annotated[str, typer.Option("--provider", help="Where onnxruntime runs: cpu, cuda, ...")]
+
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML file of the run.", show_default=False)]
+Smoke = Annotated[bool, typer.Option("--smoke", help="Try it all in a minute, on a small stand-in for the data.")]
 
 app = typer.Typer(
     help="Prunes neural networks exactly, from the ONNX file.",
@@ -123,6 +132,12 @@ def _run(arguments: list[str], debug: bool) -> int:
             raise
         print(f"zig: error: {_sentence(error)}", file=sys.stderr)
         return error.exit_code if isinstance(error, ZigError) else 1 if isinstance(error, MemoryError) else 2
+    except Exception as error:
+        if debug:
+            raise
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        print(f"zig: error: this is a fault of zig ({what}); please report it with what --debug adds", file=sys.stderr)
+        return 1
 
 
 def _sentence(error: BaseException) -> str:
@@ -272,7 +287,7 @@ def compress(
     rewrite: Rewrite = False,
     samples: Samples = 3,
     seed: Seed = 0,
-    rtol: Rtol = 1e-4,
+    rtol: Rtol = None,
     atol: Atol = 1e-5,
     data: Data = None,
     provider: Provider = "cpu",
@@ -301,6 +316,7 @@ def compress(
             provider=provider,
         )
     _warn(report.comparison.warnings if report.comparison else [])
+    _warn([f"not verified: {report.unverified}"] if report.unverified else [])
     if not report.removed:
         _warn(["no group is zero, so nothing was removed; what was pruned with --allow-rewrite needs it here too"])
     if as_json:
@@ -315,7 +331,7 @@ def verify(
     b: Annotated[Path, typer.Argument(metavar="B", help="The model that must agree with it.", show_default=False)],
     samples: Samples = 3,
     seed: Seed = 0,
-    rtol: Rtol = 1e-4,
+    rtol: Rtol = None,
     atol: Atol = 1e-5,
     data: Data = None,
     provider: Provider = "cpu",
@@ -361,13 +377,69 @@ def demo(
 
     A small residual network learns to read handwriting; files, a report and a picture are left in DIR.
     """
-    try:
+    with _training("demo"):
         from zig.training.demo import run  # noqa: TID251 - a command of the training part
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("zig"):
-            raise
-        raise UsageError(f"zig demo needs {error.name}; install it by pip install 'onnx-zig[train]'") from error
     run(out, quick=quick)
+
+
+@app.command(epilog="Example: zig train samples/configs/digits.yml")
+def train(
+    config: Config,
+    smoke: Smoke = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the run's last checkpoint, or begin where there is none.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train and prune at once, as a file says.
+
+    Both models are then measured on held-out data under onnxruntime. Several processes are started by torchrun.
+    """
+    with _training("train"):
+        from zig.runs.train import train as run
+    _show_run(run(config, smoke=smoke, resume=resume), as_json)
+
+
+@app.command(epilog="Example: zig prune-checkpoint samples/configs/digits.yml runs/digits/checkpoint.pt --out pruned")
+def prune_checkpoint(
+    config: Config,
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(metavar="CHECKPOINT", help="A checkpoint, a state dict, or a folder of transformers."),
+    ],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045 - as above
+        typer.Option("--out", metavar="DIR", help="Where to leave the files; by default the run's folder."),
+    ] = None,
+    smoke: Smoke = False,
+    as_json: Json = False,
+) -> None:
+    """Cut the zero groups out of a trained network.
+
+    It is measured before and after, on the held-out data of the run's file.
+    """
+    with _training("prune-checkpoint"):
+        from zig.runs.train import prune_checkpoint as run
+    _show_run(run(config, checkpoint, out=out, smoke=smoke), as_json)
+
+
+@app.command(epilog="Example: zig search samples/configs/search_onestep.yml")
+def search(
+    config: Config,
+    smoke: Smoke = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what is in the run's folder, or begin where there is nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Search for a small network, as a file says.
+
+    Iterative, one-step or once-for-all pruning; what is left is retrained and compared with the whole network under
+    onnxruntime. report.html shows how the search went.
+    """
+    with _training("search"):
+        from zig.search.run import search as run
+    _show_run(run(config, smoke=smoke, resume=resume), as_json)
 
 
 @app.command(epilog="Example: zig view model.onnx --port 8600")
@@ -397,6 +469,17 @@ def _check_target(target: Path) -> None:
         raise UsageError(f"{target} can't be written: there is no folder {target.parent}; create it first")
     if not os.access(target.parent, os.W_OK):
         raise UsageError(f"{target} can't be written: folder {target.parent} is read-only; choose another one")
+
+
+@contextlib.contextmanager
+def _training(command: str) -> Iterator[None]:
+    """Say what to install for a command that trains."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("zig"):
+            raise
+        raise UsageError(f"zig {command} needs {error.name}; install it by pip install 'onnx-zig[train]'") from error
 
 
 @contextlib.contextmanager
@@ -508,7 +591,19 @@ def _show_report(name: str, report: Report) -> None:
         _show_comparison(report.comparison)
 
 
+def _show_run(report: dict[str, Any], as_json: bool) -> None:
+    """What a run has reached; a process that is not the first has no report."""
+    from zig.runs.result import table
+
+    if report and as_json:
+        _print_json(report)
+    elif report:
+        _warn(report["warnings"])
+        _show([table(report)])
+
+
 def _show_comparison(comparison: Comparison) -> None:
+    inside = [replace(output, name=f"{output.name} (inside)") for output in comparison.inside]
     rows = [
         [
             output.name,
@@ -518,10 +613,10 @@ def _show_comparison(comparison: Comparison) -> None:
             f"{output.sensitivity:.2g}",
             "equal" if output.equal else "DIFFERENT",
         ]
-        for output in comparison.outputs
+        for output in [*comparison.outputs, *inside]
     ]
-    verdict = "equal" if comparison.equal else "different"
-    title = f"{verdict} on {comparison.samples} samples"
+    steps = f" of {comparison.steps} steps" if comparison.steps > 1 else ""
+    title = f"{'equal' if comparison.equal else 'different'} on {comparison.samples} samples{steps}"
     _show([_table([title, "shape", "max |a-b|", "/ max |a|", "moves by", ""], rows)])
 
 

@@ -17,26 +17,27 @@ from zig import arithmetic
 from zig.arithmetic import Array
 from zig.dims import Dim, Size, number, product
 from zig.errors import RuleError
-from zig.files import replace
+from zig.files import Streamed, initializers, makers, replace
 from zig.flow import Flow
 from zig.partition import Mask, Partition
-from zig.removal import Weights
+from zig.removal import WHOLE, Zeroed
 from zig.units import Axis, Call, Part, Rest, Tensor
 
 
 class Surgeon:
     """Carries out one plan on a fresh copy of the model."""
 
-    def __init__(self, partition: Partition, remove: Mask, flow: Flow, weights: Weights):
+    def __init__(self, partition: Partition, remove: Mask, flow: Flow, weights: Zeroed):
         """Take a fresh copy of the partition's model; `flow` is the run with the actual values."""
         self.partition, self.flow, self.weights = partition, flow, weights
         self.graph = partition.graph
         self.kept = np.append(~remove, True)
         self.model = self.graph.editable()
-        self.nodes = {out.name: node for node in self.model.graph for out in node.outputs}
+        self.nodes = makers(self.model)
+        self.stored = initializers(self.model)
         self.values: dict[str, Array] = {}
-        inputs = {value.name for value in self.model.graph.inputs}
-        self.taken = self.model.graph.initializers.keys() | self.nodes.keys() | inputs
+        self.inputs = {value.name: value for graph in self.model.graphs() for value in graph.inputs}
+        self.taken = self.stored.keys() | self.nodes.keys() | self.inputs.keys()
 
     def operate(self) -> ir.Model:
         """Cut the weights, fold constants, and let shapes, attributes and operands follow."""
@@ -45,8 +46,10 @@ class Surgeon:
         stored = {id(call): call for call, axis in self.flow.stored if self.touches(axis)}
         self._store(stored.values())
         for call in (call for call in touched if id(call) not in stored):
-            cut = Cut(self, call)
             operator = self.flow.operators[call.node.op]
+            if not operator.sizes and not operator.repair:
+                continue
+            cut = Cut(self, call)
             for attribute, letter in operator.sizes.items():
                 if call.letters.get(letter):
                     cut.set_attribute(attribute, self.size(call.letters[letter]))
@@ -97,8 +100,13 @@ class Surgeon:
     def _write_shapes(self, touched: list[Call]) -> None:
         for call in touched:
             for name, tensor in zip(call.node.outputs, call.outputs, strict=False):
-                if name and tensor is not None and self._touches(tensor) and name in self.nodes:
-                    value = self._result(name)
+                if (
+                    name
+                    and tensor is not None
+                    and self._touches(tensor)
+                    and (name in self.nodes or name in self.inputs)
+                ):
+                    value = self.inputs[name] if name in self.inputs else self._result(name)
                     if value.shape is not None and value.type is not None:
                         value.shape = ir.Shape([None if isinstance(n, Dim) else n for n in self.sizes(tensor)])
 
@@ -107,6 +115,12 @@ class Surgeon:
     def _result(self, name: str) -> ir.Value:
         """The result of this name, of the node that has it now."""
         return next(out for out in self.nodes[name].outputs if out.name == name)
+
+    def value(self, name: str) -> ir.Value | None:
+        """The tensor of this name as it is made now; None for an operand that is left out."""
+        if not name:
+            return None
+        return self.inputs.get(name) or self.stored.get(name) or self._result(name)
 
     def stand_in(self, result: ir.Value, node: ir.Node) -> None:
         """Let a node's only result stand for another one wherever that is read, under its name."""
@@ -125,27 +139,41 @@ class Surgeon:
                 old, new = self.graph.values.get(name), self.values.get(name)
                 if old is None or name in self.graph.initializers or (new is not None and np.array_equal(old, new)):
                     continue
-                if old.dtype == object:
+                inner = call.node.is_entry or i >= len(call.node.proto.input)
+                if old.dtype == object or inner:
                     raise RuleError(
                         f"{call.node} computes with a size that the cut changes; keep its weights with --keep"
                     )
                 kind = self.graph.types.get(name)
                 Cut(self, call).set_operand(i, old.astype(ir.DataType(kind).numpy()) if kind else old)
 
-    def cut_weight(self, name: str) -> Array:
-        """What is left of an initializer."""
-        return self._cut(self.weights(name), self.flow.weights[name])
+    def cut_weight(self, name: str, rows: slice = WHOLE) -> Array:
+        """What is left of an initializer, or of some of its rows."""
+        return self._cut(self.weights(name, rows), self.flow.weights[name], rows)
 
-    def _cut(self, value: Array, tensor: Tensor | None) -> Array:
+    def _cut(self, value: Array, tensor: Tensor | None, rows: slice = WHOLE) -> Array:
         for axis, mask in enumerate(map(self.keep, tensor.axes if tensor else ())):
-            value = value if mask.all() else np.compress(mask, value, axis=axis)
+            chosen = mask[rows] if axis == 0 else mask
+            value = value if chosen.all() else np.compress(chosen, value, axis=axis)
         return value
 
     def _cut_weights(self) -> None:
-        for name in self.flow.weights:
-            value = self.cut_weight(name)
-            if value is not self.graph.array(name):
-                replace(self.model, self.nodes, self.graph, name, value)
+        changed = {name for name, t in self.flow.weights.items() if self._touches(t) or self.weights.changes(name)}
+        for copy, name in self.graph.copies.items():
+            if name in changed or copy in changed:
+                (changed.discard if self._alike(copy, name) else changed.add)(copy)
+        for name, tensor in self.flow.weights.items():
+            if name in changed:
+                dims = [int(self.keep(axis).sum()) for axis in tensor.axes]
+                cut = Streamed(self.graph, name, dims, self.cut_weight)
+                replace(self.stored.get(name), self.nodes.get(name), cut)
+
+    def _alike(self, copy: str, name: str) -> bool:
+        """Whether a copy of an initializer still is one."""
+        if not {copy, name} <= self.flow.weights.keys() or not self.weights.alike(copy, name):
+            return False
+        pairs = zip(self.flow.weights[copy].axes, self.flow.weights[name].axes, strict=True)
+        return all(np.array_equal(self.keep(a), self.keep(b)) for a, b in pairs)
 
     def free_name(self, name: str) -> str:
         """The name, with a number where it is taken."""
@@ -159,6 +187,7 @@ class Surgeon:
         tensor = ir.tensor(value, name=free)
         fresh = ir.Value(name=free, shape=ir.Shape(value.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.model.graph.register_initializer(fresh)
+        self.model.ir_version = max(self.model.ir_version, 4)  # before, every initializer had to be an input as well
         return fresh
 
     # constants
@@ -170,7 +199,7 @@ class Surgeon:
         for name, whole in self.graph.compute(list(wanted), self.weights).items() if wanted else ():
             value = self.add_initializer(f"{name}.stored", self._cut(whole, wanted[name]))
             same = ir.node("Identity", [value], name=name)  # an output of the model may be no initializer
-            self.model.graph.insert_after(self.nodes[name], same)
+            graph_of(self.nodes[name]).insert_after(self.nodes[name], same)
             self.stand_in(self._result(name), same)
 
     def _leaves_constant(self, part: Part) -> bool:
@@ -245,13 +274,15 @@ class Cut:
         )
 
     def set_sizes(self, index: int, entries: list[Any], want: tuple[Any, ...]) -> None:
-        """Write a list of sizes; an entry None is taken from what the model computes at run time.
+        """Write a list of sizes, of the type that it had; an entry None is what the model computes at run time.
 
         Raises:
             RuleError: an entry that must be computed would come out wrong.
         """
+        kind = self.surgeon.graph.types.get(self.call.node.inputs[index]) if self.call.has(index) else None
+        dtype = ir.DataType(kind).numpy() if kind else np.int64
         if None not in entries:
-            self.set_operand(index, np.array([int(e) for e in entries], np.int64))
+            self.set_operand(index, np.array([int(e) for e in entries], dtype))
             return
         given = self.operand(index)
         wrong = [i for i, e in enumerate(entries) if e is None and (given is None or given.tolist()[i] != want[i])]
@@ -263,16 +294,17 @@ class Cut:
         name = f"{self.call.node.outputs[0]}.operand{index}"
         pieces = []
         for i, entry in enumerate(entries):
-            part = self.surgeon.add_initializer(f"{name}.part{i}", np.array([i if entry is None else entry], np.int64))
+            value = np.array([i], np.int64) if entry is None else np.array([entry], dtype)
+            part = self.surgeon.add_initializer(f"{name}.part{i}", value)
             if entry is None:
                 gather = ir.node("Gather", [old, part], attributes={"axis": 0}, name=f"{name}.part{i}.gather")
-                self.surgeon.model.graph.insert_before(self.node, gather)
+                graph_of(self.node).insert_before(self.node, gather)
                 part = gather.outputs[0]
                 part.name = self.surgeon.free_name(f"{name}.part{i}.value")
             pieces.append(part)
         concat = ir.node("Concat", pieces, attributes={"axis": 0}, name=f"{name}.concat")
         concat.outputs[0].name = self.surgeon.free_name(f"{name}.sizes")
-        self.surgeon.model.graph.insert_before(self.node, concat)
+        graph_of(self.node).insert_before(self.node, concat)
         self._connect(index, concat.outputs[0])
 
     def gather(self, axis: int, indices: Array) -> None:
@@ -281,7 +313,7 @@ class Cut:
         picked = self.surgeon.add_initializer(f"{name}.indices", np.asarray(indices, np.int64))
         node = ir.node("Gather", [self.node.inputs[0], picked], attributes={"axis": axis}, name=name)
         node.outputs[0].name = self.surgeon.free_name(f"{name}.value")
-        self.surgeon.model.graph.insert_before(self.node, node)
+        graph_of(self.node).insert_before(self.node, node)
         self._connect(0, node.outputs[0])
 
     def append(self, operator: str, value: Array) -> None:
@@ -290,7 +322,7 @@ class Cut:
         name = f"{result.name}.{operator.lower()}"
         constant = self.surgeon.add_initializer(f"{name}.operand", value)
         node = ir.node(operator, [result, constant], name=name)
-        self.surgeon.model.graph.insert_after(self.node, node)
+        graph_of(self.node).insert_after(self.node, node)
         self.surgeon.stand_in(result, node)
         node.replace_input_with(0, result)
 
@@ -306,7 +338,7 @@ class Cut:
         """The result of a new node that stands before this one."""
         node = ir.node(operator, operands, attributes=attributes)
         node.name = node.outputs[0].name = self.surgeon.free_name(f"{self._name}.{operator.lower()}")
-        self.surgeon.model.graph.insert_before(self.node, node)
+        graph_of(self.node).insert_before(self.node, node)
         return node.outputs[0]
 
     def replace(self, value: ir.Value) -> None:
@@ -344,6 +376,12 @@ class Cut:
         if index >= len(self.node.inputs):
             self.node.resize_inputs(index + 1)
         self.node.replace_input_with(index, value)
+
+
+def graph_of(node: ir.Node) -> ir.Graph:
+    """The graph that a node stands in: the model's, or a body."""
+    assert isinstance(node.graph, ir.Graph)
+    return node.graph
 
 
 def _flat_rest(axis: Axis) -> Rest:

@@ -8,6 +8,7 @@
     ├── ExportError    a torch model can't be exported without losing a parameter
     ├── LinkError      an initializer can't be traced to a torch parameter
     ├── UnchangedError no group is zero, and that was asked to be an error
+    ├── RunError       a training run can't go on
     └── VerifyError    two models that must agree do not
 
 A message is one plain sentence that names the file, node or tensor and says what to do. The command line prints it as
@@ -57,6 +58,10 @@ class LinkError(ZigError):
 
 class UnchangedError(ZigError):
     """`--strict` was asked for, and no group of the model is zero."""
+
+
+class RunError(ZigError):
+    """A training run can't go on."""
 
 
 class VerifyError(ZigError):

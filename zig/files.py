@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,35 +17,65 @@ import onnx_ir as ir
 from zig.arithmetic import Array
 from zig.errors import UsageError
 from zig.graph import Graph
-from zig.removal import Weights
+from zig.removal import WHOLE, Zeroed
 
 _PROTOBUF_LIMIT = 2**31 - 2**24  # bytes; larger models need external data
+Values = Callable[[str, slice], Array]  # of some rows of an initializer
 _INLINE = 1024  # bytes of a tensor that stays in the file beside external data
 
 
-def same_shape(graph: Graph, weights: Weights | None) -> ir.Model:
-    """The whole model, with other weights where they are given."""
+def same_shape(graph: Graph, weights: Zeroed) -> ir.Model:
+    """The whole model, with other weights where they change."""
     model = graph.editable()
-    if weights is not None:
-        nodes = {out.name: node for node in model.graph for out in node.outputs}
-        for name in graph.initializers:
-            value = weights(name)
-            if value is not graph.array(name):
-                replace(model, nodes, graph, name, value)
+    stored, nodes = initializers(model), makers(model)
+    for name, tensor in graph.initializers.items():
+        if weights.changes(name):
+            replace(stored.get(name), nodes.get(name), Streamed(graph, name, tensor.dims, weights))
     return model
 
 
-def replace(model: ir.Model, nodes: dict[str | None, ir.Node], graph: Graph, name: str, value: Array) -> None:
-    """Give an initializer, or the Constant node that stands for one, another value."""
-    dtype = ir.DataType(graph.initializers[name].data_type)
-    tensor = ir.Tensor(np.ascontiguousarray(value).reshape(value.shape), dtype=dtype, name=name)
-    initializer = model.graph.initializers.get(name)
+def initializers(model: ir.Model) -> dict[str, ir.Value]:
+    """The initializers of a model and of all bodies in it."""
+    return {name: value for graph in model.graphs() for name, value in graph.initializers.items()}
+
+
+def makers(model: ir.Model) -> dict[str, ir.Node]:
+    """The node that makes each tensor, bodies included."""
+    return {str(out.name): node for node in model.graph.all_nodes() for out in node.outputs}
+
+
+class Streamed(ir.LazyTensor):
+    """New values for an initializer; they are made when it is saved, piece by piece where it is a large one."""
+
+    __slots__ = ("_piece", "_runs")
+
+    def __init__(self, graph: Graph, name: str, dims: Iterable[int], values: Values):
+        """Remember how to make the values: from the name and a range of the rows that the initializer has now."""
+        dtype = ir.DataType(graph.initializers[name].data_type)
+
+        def piece(rows: slice = WHOLE) -> ir.Tensor[Array]:
+            value = values(name, rows)
+            return ir.Tensor(np.ascontiguousarray(value).reshape(value.shape), dtype=dtype, name=name)
+
+        super().__init__(piece, dtype, ir.Shape(dims), name=name)
+        self._piece, self._runs = piece, graph.pieces(name)
+
+    def tofile(self, file: Any) -> None:
+        """Write the bytes to a file."""
+        for rows in self._runs:
+            self._piece(rows).tofile(file)
+
+
+def replace(initializer: ir.Value | None, node: ir.Node | None, tensor: Streamed) -> None:
+    """Give an initializer, or the node that stands for one (a Constant, an Identity), other values."""
     if initializer is not None:
         initializer.const_value = tensor
-        initializer.shape = ir.Shape(value.shape)
-    elif name in nodes:
-        nodes[name].attributes.clear()
-        nodes[name].attributes.add(ir.AttrTensor("value", tensor))
+        initializer.shape = tensor.shape
+    elif node is not None:
+        node.op_type = "Constant"
+        node.resize_inputs(0)
+        node.attributes.clear()
+        node.attributes.add(ir.AttrTensor("value", tensor))
 
 
 def has_external(graph: Graph) -> bool:

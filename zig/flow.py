@@ -19,6 +19,7 @@ from zig.arithmetic import anonymous
 from zig.dims import Dim, Size, divide, product, symbol
 from zig.errors import RuleError
 from zig.parts import Parts
+from zig.quantised import quantised
 from zig.rules import Letter, Operand, Rule, Spelling, parse, products, spell, spell_result, stem
 from zig.units import (
     Axis,
@@ -67,6 +68,7 @@ class Flow(Parts):
         self.contractions: list[Contraction] = []
         self.costs: list[tuple[str, list[Part]]] = []
         self.unknown: dict[str, None] = {}
+        self.zeros, self.scales = quantised(graph, operators)
         self._parameters: dict[str, Node] = {}
         self._tensors: dict[str, Tensor | None] = {}
         self._outcomes: dict[tuple[Any, ...], float] = {}
@@ -100,7 +102,7 @@ class Flow(Parts):
 
     def _initializer(self, name: str) -> Tensor:
         dims, weight, number = self.graph.facts(name)
-        still = 0.0 if weight else np.nan
+        weight, still = weight or name in self.zeros, 0.0 if weight else self.zeros.get(name, np.nan)
         axes = tuple(
             () if n == 1 else (self.fresh(n, self.resting(name, axis) if self.resting else still),)
             for axis, n in enumerate(dims)
@@ -122,7 +124,8 @@ class Flow(Parts):
             if operator is None or operator.wall:
                 call.outputs = self._wall(call, operator)
             else:
-                if any(name and t is None for name, t in zip(node.inputs[:data], call.inputs[:data], strict=True)):
+                given = zip(node.inputs[:data], call.inputs[:data], strict=True)
+                if node.body is None and any(name and tensor is None for name, tensor in given):
                     raise RuleError("the shape of one of its inputs is not known")
                 call.outputs = operator.move(call) if operator.move else self._apply(call, operator)
         except RuleError as error:
@@ -171,8 +174,12 @@ class Flow(Parts):
         if (rule := parse(text)).passes and not operator.feedback:
             rule.operands[0].expand(len(call.tensor(0).axes))  # a rule for another rank is refused
             return self._pass(call, operator)
+        if operator.ranges and call.has(0):
+            why = self.reason(f"sets the range by which {call.node} quantises", call.node.name)
+            self.must_rest(call.tensor(0), why)
         for i, zero in operator.zero_points.items():
-            call.inputs[i] = self._from_zero(call, i, zero)
+            if call.has(i):
+                call.inputs[i] = self._from_zero(call, i, zero)
         data = call.inputs[: len(rule.operands)]
         spelling = spell(text, tuple([None if tensor is None else len(tensor.axes) for tensor in data]))
         columns = self._bind(call, operator, spelling)
@@ -202,7 +209,7 @@ class Flow(Parts):
         if not letter.named:
             self._contract(call, operator, column)
             return column
-        self._emit(call, spelling, column)
+        self._emit(call, spelling, column, stored)
         if operator.contracts:
             self._mark(call, spelling, letter, column)
         return column
@@ -230,14 +237,14 @@ class Flow(Parts):
         masks = [tuple(tuple(self._unknown(p) for p in axis) for axis in axes) for _ in call.node.outputs[1:]]
         return [Tensor(each, x.const, x.weight) for each in (axes, *masks)]
 
-    @staticmethod
-    def _from_zero(call: Call, index: int, zero: int) -> Tensor | None:
+    def _from_zero(self, call: Call, index: int, zero: int) -> Tensor | None:
         """An operand whose rest values are counted from its zero point."""
         x, point = call.inputs[index], call.inputs[zero] if call.has(zero) else None
         if x is None or point is None:
             return x
-        axes = tuple(tuple(p._replace(rest=p.rest - point.number) if p.live else p for p in axis) for axis in x.axes)
-        return replace(x, axes=axes, number=x.number - point.number)
+        at = self.zeros.get(call.node.inputs[index], point.number)
+        axes = tuple(tuple(p._replace(rest=p.rest - at) if p.live else p for p in axis) for axis in x.axes)
+        return replace(x, axes=axes, number=x.number - at)
 
     def _unknown(self, part: Part) -> Part:
         return Part(part.size, part.units, self.level(np.nan, len(part.units))) if part.live else part
@@ -301,10 +308,16 @@ class Flow(Parts):
             raise RuleError(f"an axis of {size(axis)} can't be split into ({' '.join(letters)})")
         return self.regroup([axis], [numbers.get(x, rest) for x in letters], node)
 
-    def _emit(self, call: Call, spelling: Spelling, column: Columns) -> None:
+    def _emit(self, call: Call, spelling: Spelling, column: Columns, stored: bool) -> None:
+        """Slices of weights along an axis that comes out are members; who reads what weights alone make says the same.
+
+        Of these the units that come out are left to the reader, who may only be cut along them.
+        """
         for parts in column:
+            passed = first_live([part for _, part in parts]).units if stored else None
             for i, part in parts:
-                if part.live and is_weight(call.inputs[i]) and not spelling.rule.operands[i].carried:
+                known = not part.live or part.units is passed or spelling.rule.operands[i].carried
+                if not known and is_weight(call.inputs[i]):
                     self.members.append(part.units)
 
     def _contract(self, call: Call, operator: Operator, column: Columns) -> None:
@@ -335,6 +348,12 @@ class Flow(Parts):
             if not active:
                 continue
             self.contractions.append(Contraction(call, active[0], weights[0] if weights else None))
+
+    def must_rest(self, tensor: Tensor, why: int) -> None:
+        """What goes along these axes must be at rest at 0 here: elsewhere it is looked at as well."""
+        for part in tensor.live:
+            if (moved := ~(part.rest == 0)).any():
+                self.leaks.append((part.units[moved], why))
 
     def _leak_reason(self, node: Node, values: Rest) -> int:
         constants = values[np.isfinite(values)]

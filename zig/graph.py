@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto, numpy_helper
 from onnx.inliner import inline_local_functions
 
-from zig import arithmetic
+from zig import arithmetic, bodies, damage
 from zig.dims import Size, parse, symbol
 from zig.errors import ModelError
 
@@ -36,7 +37,9 @@ _STANDARD = ("", "ai.onnx")
 class Node:
     """One operator call. `op` is the operator's name, with its domain in front unless it is the standard one."""
 
-    __slots__ = ("_attributes", "captured", "index", "inputs", "name", "op", "outputs", "proto", "version")
+    __slots__ = (
+        "_attributes", "body", "captured", "formals", "index", "inputs", "name", "op", "outputs", "proto", "version",
+    )  # fmt: skip
 
     def __init__(self, proto: onnx.NodeProto, index: int, version: int):
         """Wrap the node that stands at `index`, of a domain imported at `version`."""
@@ -45,13 +48,27 @@ class Node:
         self.inputs, self.outputs = list(proto.input), list(proto.output)
         self.name = proto.name or f"{self.op}_{index}"
         self._attributes: dict[str, Any] | None = None
-        self.captured = tuple(_captured(proto))
+        self.captured = tuple(bodies.captured(proto))  # what is read inside bodies that stay closed
+        self.body: bodies.Body | None = None
+        self.formals: list[str] = []  # the inputs of its body
+
+    def entry(self, index: int) -> Node:
+        """What stands before the body of this node: its results are the inputs of the body."""
+        node = Node(self.proto, index, self.version)
+        node.name, node.body, node.captured = f"{self.name}.entry", self.body, ()
+        node.inputs, node.outputs, node.formals = list(self.proto.input), self.formals, self.formals
+        return node
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """The attribute as a Python value (str, int, float, list or TensorProto), or the default."""
         if self._attributes is None:
             self._attributes = {a.name: _plain(a) for a in self.proto.attribute}
         return self._attributes.get(name, default)
+
+    @property
+    def is_entry(self) -> bool:
+        """Whether its results are the inputs of a body."""
+        return bool(self.formals) and self.outputs is self.formals
 
     def __repr__(self) -> str:
         return f"{self.op} '{self.name}'"
@@ -68,18 +85,17 @@ class Graph:
         """
         self.path, self.folder = path, folder or (path.parent if path else Path())
         self.name = str(path) if path else (proto.graph.name or "the model")
-        self.proto = inline_local_functions(proto) if proto.functions else proto
+        self.proto = bodies.named_apart(inline_local_functions(proto) if proto.functions else proto)
         self.opsets = {o.domain if o.domain not in _STANDARD else "": o.version for o in proto.opset_import}
         self.initializers = {tensor.name: tensor for tensor in self.proto.graph.initializer}
-        self._check_external()
-        self._check_inline()
-        self.nodes = list(self._read_nodes())
+        self.copies: dict[str, str] = {}  # initializers that an Identity gives, and what they are copies of
+        self.nodes = list(self._read_nodes(self.proto.graph, count()))
         self.inputs = [i.name for i in self.proto.graph.input if i.name not in self.initializers]
         self.outputs = [o.name for o in self.proto.graph.output]
+        damage.check(self)
         self._arrays: dict[str, np.ndarray[Any, Any]] = {}
         self._facts: dict[str, tuple[tuple[int, ...], bool, float]] = {}
-        self.shapes = self._declared_shapes(self.proto.graph)
-        self.values = arithmetic.evaluate(self, self.shapes, complete=True)
+        self._declared = [info for graph in bodies.walk(self.proto.graph) for info in _infos(graph)]
         self._infer()
         for name in self.initializers:
             self.facts(name)
@@ -109,6 +125,13 @@ class Graph:
             else:
                 self._arrays[name] = numpy_helper.to_array(tensor)
         return self._arrays[name]
+
+    def pieces(self, name: str) -> list[slice]:
+        """The rows of an initializer in runs of a few megabytes, to read it piece by piece; for a scalar, all of it."""
+        dims = self.initializers[name].dims
+        rows = dims[0] if dims else 1
+        step = 2 * max(1, _PIECE * rows // (2 * max(self.array(name).nbytes, 1)))  # even: two numbers can share a byte
+        return [slice(start, start + step) for start in range(0, rows, step)]
 
     def compute(
         self, names: Collection[str], weights: Callable[[str], np.ndarray[Any, Any]]
@@ -141,9 +164,7 @@ class Graph:
     @cached_property
     def types(self) -> dict[str, int]:
         """The element type of each tensor; where onnx can't tell (foreign operators), that of the first operand."""
-        graph = _infer(self.proto, self.initializers, {}).graph
-        infos = (*graph.input, *graph.value_info, *graph.output)
-        types = {info.name: info.type.tensor_type.elem_type for info in infos}
+        types = {info.name: info.type.tensor_type.elem_type for info in self._inferred({})}
         types |= {name: tensor.data_type for name, tensor in self.initializers.items()}
         for node in self.nodes:
             first = next((types[name] for name in node.inputs if types.get(name) in _FLOATS), TensorProto.UNDEFINED)
@@ -183,21 +204,43 @@ class Graph:
             int(np.prod(t.dims, dtype=np.int64)) for n, t in self.initializers.items() if n in read and self.is_float(n)
         )
 
-    def _read_nodes(self) -> Iterator[Node]:
-        for index, proto in enumerate(_sorted(list(self.proto.graph.node), self.name)):
-            if (
-                proto.op_type == "Constant"
-                and proto.domain in _STANDARD
-                and (tensor := _constant_tensor(proto)) is not None
-            ):
+    def _read_nodes(self, graph: onnx.GraphProto, index: Iterator[int]) -> Iterator[Node]:
+        for proto in _sorted(list(graph.node), self.name):
+            standard = proto.domain in _STANDARD
+            if proto.op_type == "Constant" and standard and (tensor := _constant_tensor(proto)) is not None:
                 self.initializers[proto.output[0]] = tensor
-            else:
-                domain = "" if proto.domain in _STANDARD else proto.domain
-                yield Node(proto, index, self.opsets.get(domain, 1))
+                continue
+            if proto.op_type == "Identity" and standard and proto.input[0] in self.initializers:
+                self._copy(proto.input[0], proto.output[0])
+                continue
+            node = Node(proto, next(index), self.opsets.get("" if standard else proto.domain, 1))
+            if inner := bodies.entered(proto, node.version):
+                yield from self._spread(node, inner, index)
+            yield node
 
-    def _declared_shapes(self, graph: onnx.GraphProto) -> dict[str, tuple[Size, ...]]:
+    def _copy(self, name: str, copy: str) -> None:
+        """An Identity of an initializer is a parameter of its own: exporters store equal parameters once."""
+        tensor = self.initializers[name]
+        if tensor.ByteSize() <= _SMALL:
+            tensor = TensorProto.FromString(tensor.SerializeToString())
+            tensor.name = copy
+        self.initializers[copy] = tensor
+        self.copies[copy] = name
+
+    def _spread(self, node: Node, inner: list[onnx.GraphProto], index: Iterator[int]) -> Iterator[Node]:
+        """What stands before a node with bodies: its entry and the nodes of the bodies."""
+        node.body, node.captured = bodies.body(node.proto, inner), ()
+        node.formals = [value.name for graph in inner for value in graph.input]
+        if node.formals:
+            yield node.entry(next(index))
+        for graph in inner:
+            self.initializers |= {tensor.name: tensor for tensor in graph.initializer}
+            yield from self._read_nodes(graph, index)
+        node.inputs += [*node.formals, *(value.name for graph in inner for value in graph.output)]
+
+    def _shapes_of(self, infos: Iterable[onnx.ValueInfoProto]) -> dict[str, tuple[Size, ...]]:
         shapes = {name: tuple(tensor.dims) for name, tensor in self.initializers.items()}
-        for info in (*graph.input, *graph.value_info, *graph.output):
+        for info in infos:
             tensor = info.type.tensor_type
             if info.name not in shapes and info.type.HasField("tensor_type") and tensor.HasField("shape"):
                 shapes[info.name] = tuple(_size(d, info.name, i) for i, d in enumerate(tensor.shape.dim))
@@ -205,50 +248,73 @@ class Graph:
 
     def _infer(self) -> None:
         """Let onnx infer open shapes, again with what shape arithmetic makes of them, until nothing is gained."""
+        self.shapes = self._shapes_of(self._declared)
+        self.values = arithmetic.evaluate(self, self.shapes, complete=True)
         before, left = float("inf"), self._open_sizes()
         while 0 < left < before:
-            inferred = _infer(self.proto, self.initializers, self.values)
-            self.shapes = self._declared_shapes(inferred.graph)
+            self.shapes = self._shapes_of(self._inferred())
             self.values = arithmetic.evaluate(self, self.shapes, complete=True)
             before, left = left, self._open_sizes()
+        if self._note_growing():
+            self._infer()
+
+    def _note_growing(self) -> bool:
+        """Whether sizes were found that change from step to step, so that what was taken from the start is wrong."""
+        found = False
+        for node in self.nodes:
+            if node.body is not None and node.body.carries and not node.is_entry:
+                new = set(bodies.growing(node, self.shapes)) - node.body.grown
+                node.body.grown.update(new)
+                found |= bool(new)
+        return found
+
+    def _inferred(self, values: dict[str, np.ndarray[Any, Any]] | None = None) -> tuple[onnx.ValueInfoProto, ...]:
+        """What onnx's shape inference makes of the nodes, without weights, shape arithmetic replaced by its results.
+
+        What passes in and out of bodies comes in as given: onnx is not asked about nodes that hold bodies.
+        """
+        values = self.values if values is None else values
+        main = self.proto.graph
+        bare = onnx.ModelProto(ir_version=max(self.proto.ir_version, 4))  # so that initializers need not be inputs
+        bare.opset_import.extend(self.proto.opset_import)
+        bare.graph.name = main.name or "graph"
+        known = [numpy_helper.from_array(v, n) for n, v in values.items()
+                 if n not in self.initializers and v.dtype != object]  # fmt: skip
+        small = [tensor for tensor in self.initializers.values() if tensor.ByteSize() <= _SMALL and _is_inline(tensor)]
+        bare.graph.initializer.extend([*small, *known])
+        given = {tensor.name for tensor in bare.graph.initializer} | {value.name for value in main.input}
+        bare.graph.input.extend(main.input)
+        for name, tensor in self.initializers.items():
+            if name not in given:
+                bare.graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
+        given |= self.initializers.keys()
+        bare.graph.input.extend(info for info in self._through_bodies() if info.name not in given)
+        given |= {info.name for info in bare.graph.input}
+        bare.graph.node.extend(
+            n.proto for n in self.nodes if n.body is None and not given.issuperset(filter(None, n.outputs))
+        )
+        bare.graph.output.extend(main.output)
+        bare.graph.value_info.extend(info for info in self._declared if info.name not in given)
+        try:
+            return _infos(onnx.shape_inference.infer_shapes(bare, data_prop=True).graph)
+        except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+            return tuple(self._declared)  # a model that inference refuses is analysed with the shapes it declares
+
+    def _through_bodies(self) -> Iterator[onnx.ValueInfoProto]:
+        """The inputs of bodies, and the results of the nodes that hold them, as far as they are known."""
+        types = {info.name: info.type.tensor_type.elem_type for info in self._declared}
+        for node in (node for node in self.nodes if node.body is not None):
+            for i, name in enumerate(node.outputs):
+                dtype = types.get(name) or types.get(bodies.source(node, i))
+                if dtype and (shape := self.shapes.get(name)) is not None:
+                    types[name] = dtype
+                    sizes = [n if isinstance(n, int) else str(n) for n in shape]
+                    yield onnx.helper.make_tensor_value_info(name, dtype, sizes)
 
     def _open_sizes(self) -> int:
         """How many sizes are not known as numbers; a tensor without a shape counts as many."""
         shapes = [self.shapes.get(name) for node in self.nodes for name in node.outputs if name]
         return sum(8 if shape is None else sum(not isinstance(n, int) for n in shape) for shape in shapes)
-
-    def _check_inline(self) -> None:
-        """Refuse tensors that hold other than the bytes that their sizes need."""
-        for tensor in self.initializers.values():
-            if not tensor.HasField("raw_data") or tensor.data_type not in _FLOATS:
-                continue
-            needed = math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-            held = tensor.ByteSize()  # with name and sizes, but to read the data of a large one would copy them
-            held = min(held, needed) if held > _LARGE else len(tensor.raw_data)
-            if held != needed:
-                raise ModelError(
-                    f"{self.name}: tensor '{tensor.name}' holds {held} bytes instead of {needed}; the file is damaged, "
-                    "export the model again"
-                )
-
-    def _check_external(self) -> None:
-        """Refuse external data that lie outside the model's folder, are missing or too short."""
-        for tensor in self.initializers.values():
-            if tensor.data_location != TensorProto.EXTERNAL:
-                continue
-            entry = {e.key: e.value for e in tensor.external_data}
-            location = entry.get("location", "")
-            target = (self.folder / location).resolve()
-            if not location or self.folder.resolve() not in target.parents:
-                raise ModelError(
-                    f"{self.name}: tensor '{tensor.name}' keeps its data in '{location}', outside the model's folder; "
-                    "put the data file beside the model"
-                )
-            if not target.is_file():
-                raise ModelError(f"{self.name}: the data file '{location}' of tensor '{tensor.name}' is missing")
-            end = int(entry.get("offset", 0)) + int(entry.get("length", 0))
-            if target.stat().st_size < end:
-                raise ModelError(f"{self.name}: the data file '{location}' is too short for tensor '{tensor.name}'")
 
 
 def load(source: Any) -> Graph:
@@ -259,12 +325,18 @@ def load(source: Any) -> Graph:
     """
     if isinstance(source, Graph):
         return source
+    proto, path = _read(source)
+    with damage.blaming(str(path or proto.graph.name or "the model"), proto):
+        return Graph(proto, path)
+
+
+def _read(source: Any) -> tuple[onnx.ModelProto, Path | None]:
     if isinstance(source, onnx.ModelProto):
-        return Graph(source)
+        return source, None
     if not isinstance(source, str | os.PathLike):
         import onnx_ir  # noqa: PLC0415
 
-        return Graph(onnx_ir.to_proto(source))
+        return onnx_ir.to_proto(source), None
     path = Path(source)
     try:
         proto = onnx.load(path, load_external_data=False)
@@ -276,10 +348,10 @@ def load(source: Any) -> Graph:
         raise ModelError(f"{path}: is not an ONNX model, or it is damaged or cut off") from error
     if not proto.graph.node:
         raise ModelError(f"{path}: is not an ONNX model, or it is empty")
-    return Graph(proto, path)
+    return proto, path
 
 
-_LARGE = 1 << 20  # bytes
+_PIECE = 1 << 23  # bytes
 _FLOATS = {
     TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16,
     TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E4M3FNUZ, TensorProto.FLOAT8E5M2, TensorProto.FLOAT8E5M2FNUZ,
@@ -292,29 +364,8 @@ def _size(dim: Any, tensor: str, axis: int) -> Size:
     return parse(dim.dim_param) if dim.dim_param else symbol(arithmetic.anonymous(tensor, axis))
 
 
-def _infer(
-    proto: onnx.ModelProto, initializers: dict[str, TensorProto], values: dict[str, np.ndarray[Any, Any]]
-) -> onnx.ModelProto:
-    """Run onnx's shape inference on the model without its weights, shape arithmetic replaced by what it gives."""
-    bare = onnx.ModelProto(ir_version=proto.ir_version)
-    bare.opset_import.extend(proto.opset_import)
-    bare.graph.name = proto.graph.name or "graph"
-    known = {n: numpy_helper.from_array(v, n) for n, v in values.items() if n not in initializers and v.dtype != object}
-    small = [tensor for tensor in initializers.values() if tensor.ByteSize() <= _SMALL and _is_inline(tensor)]
-    bare.graph.initializer.extend([*small, *known.values()])
-    given = {tensor.name for tensor in bare.graph.initializer} | {value.name for value in proto.graph.input}
-    bare.graph.input.extend(proto.graph.input)
-    for name, tensor in initializers.items():
-        if name not in given:
-            bare.graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
-    given |= initializers.keys()
-    bare.graph.node.extend(node for node in proto.graph.node if not all(name in given for name in node.output if name))
-    bare.graph.output.extend(proto.graph.output)
-    bare.graph.value_info.extend(info for info in proto.graph.value_info if info.name not in given)
-    try:
-        return onnx.shape_inference.infer_shapes(bare, data_prop=True)
-    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
-        return proto  # a model that inference refuses is analysed with the shapes it declares
+def _infos(graph: onnx.GraphProto) -> tuple[onnx.ValueInfoProto, ...]:
+    return (*graph.input, *graph.value_info, *graph.output)
 
 
 def _is_inline(tensor: TensorProto) -> bool:
@@ -338,19 +389,11 @@ def _constant_tensor(proto: onnx.NodeProto) -> TensorProto | None:
 
 def _plain(attribute: AttributeProto) -> Any:
     value = onnx.helper.get_attribute_value(attribute)
+    if attribute.type == AttributeProto.STRINGS:
+        return [text.decode(errors="replace") for text in value]
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     return list(value) if attribute.type in (AttributeProto.INTS, AttributeProto.FLOATS) else value
-
-
-def _captured(proto: onnx.NodeProto) -> Iterable[str]:
-    """Names that the sub-graphs of a node read from outside."""
-    for attribute in proto.attribute:
-        for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-            inner = {v.name for v in graph.input} | {t.name for t in graph.initializer}
-            inner |= {name for node in graph.node for name in node.output}
-            read = [n for node in graph.node for n in (*node.input, *_captured(node))] + [o.name for o in graph.output]
-            yield from (name for name in read if name and name not in inner)
 
 
 def _sorted(protos: list[onnx.NodeProto], name: str) -> list[onnx.NodeProto]:
@@ -360,7 +403,7 @@ def _sorted(protos: list[onnx.NodeProto], name: str) -> list[onnx.NodeProto]:
         ModelError: the graph has a cycle.
     """
     producer = {out: i for i, proto in enumerate(protos) for out in proto.output if out}
-    needs = [{producer[n] for n in (*p.input, *_captured(p)) if n in producer} for p in protos]
+    needs = [{producer[n] for n in (*p.input, *bodies.captured(p)) if n in producer} for p in protos]
     if all(j < i for i, before in enumerate(needs) for j in before):
         return protos
     readers: dict[int, list[int]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from zig.damage import blaming
 from zig.errors import UsageError
 from zig.flow import Flow
 from zig.graph import Graph, load
+from zig.norms import together
 from zig.operators import OPERATORS, Operator
-from zig.units import Part, Units
+from zig.units import NOTHING, Fork, Part, Units
 
 FORKS = ("heads", "head_dims", "finest")
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -242,10 +244,12 @@ def analyze(
     rows = {**OPERATORS, **(operators or {})}
     if rewrite:
         rows |= {name: row.rewrite for name, row in rows.items() if row.rewrite}
-    flow = Flow(graph, rows).run()
-    _keep(flow, keep)
-    labels = settle(flow, forks)
-    return Partition(graph, flow, labels, members(flow, labels), time.perf_counter() - start)
+        graph = together(graph)
+    with blaming(graph.name, graph.proto):
+        flow = Flow(graph, rows).run()
+        _keep(flow, keep)
+        labels = settle(flow, forks)
+        return Partition(graph, flow, labels, members(flow, labels), time.perf_counter() - start)
 
 
 def _keep(flow: Flow, patterns: tuple[str, ...]) -> None:
@@ -264,69 +268,88 @@ def settle(flow: Flow, forks: str) -> Labels:
     fork has taken is taken here too; else a block-diagonal weight (a grouped convolution) goes by the position inside
     its blocks, which shrinks both of its axes, and everything else by the side with more groups.
     """
-    state = _Choice(flow, forks)
-    open_ = np.ones(len(flow.forks), bool)
-    while True:
-        state.label()
-        if not open_.any():
-            return state.labels()
-        forced = np.flatnonzero(open_ & ~state.is_choice)
-        decided = forced if len(forced) else state.independent(np.flatnonzero(open_))
-        for fork in decided:
-            state.decide(int(fork))
-        open_[decided] = False
+    component = _joined(np.arange(flow.count), [(a, b) for a, b, _ in flow.ties])
+    why, bare = (np.zeros(flow.count, np.int64) for _ in range(2))
+    for array, fixes in ((why, [*flow.fixes, *flow.leaks]), (bare, flow.fixes)):
+        for units, reason in reversed(fixes):
+            array[units] = reason
+    # A fork may meet what no unit stands for, such as the channels of an input beside those of a weight.
+    why[0] = bare[0] = flow.reason("is split together with something that can't be removed", "")
+    if flow.forks:
+        ties = []
+        for index, by_rows in _Choice(flow, forks, component, why > 0).decisions():
+            fork = flow.forks[index]
+            ties.append(_tie(fork, by_rows))
+            text = f"is split at {fork.node} into a table that goes by the other side" if fork.node else "is split"
+            other, reason = fork.columns if by_rows else fork.rows, flow.reason(text, fork.node)
+            for array in (why, bare):
+                array[other] = np.where(array[other] == 0, reason, array[other])
+        component = _joined(component, ties)
+    count = int(component.max()) + 1
+    return Labels(component, _first_reason(component, why, count), _first_reason(component, bare, count))
 
 
 class _Choice:
-    """The forks' decisions so far, as ties and fixes added to the flow's."""
+    """The forks' decisions, one after the other, over the components that forks touch: each is an atom here."""
 
-    def __init__(self, flow: Flow, option: str):
-        self.forks, self.option, self.reason = flow.forks, option, flow.reason
-        self.ties = [(a, b) for a, b, _ in flow.ties]
-        self.why, self.bare = (np.zeros(flow.count, np.int64) for _ in range(2))
-        for array, fixes in ((self.why, [*flow.fixes, *flow.leaks]), (self.bare, flow.fixes)):
-            for units, why in reversed(fixes):
-                array[units] = why
-        self.taken, self.head, self.block = (np.zeros(flow.count, bool) for _ in range(3))
-        for array, marked in ((self.head, flow.heads), (self.block, flow.blocks)):
-            for units in marked:
-                array[units] = True
-        # A fork may meet what no unit stands for, such as the channels of an input beside those of a weight.
-        self.why[0] = self.bare[0] = flow.reason("is split together with something that can't be removed", "")
-        self.component = np.arange(flow.count)
-        self.fixed = np.empty(0, np.int64)
-        self.sides = [_Side([getattr(fork, side) for fork in flow.forks]) for side in ("rows", "columns")]
+    def __init__(self, flow: Flow, option: str, component: Units, fixed: Mask):
+        """Number the atoms, and note what is known of some unit of each."""
+        self.option = option
+        touched = np.zeros(int(component.max()) + 1, bool)
+        for fork in flow.forks:
+            for units in (fork.flat, fork.rows, fork.columns):
+                touched[component[units]] = True
+        atom = (np.cumsum(touched) - 1)[component]
+
+        def some(of: Units | Mask) -> Mask:
+            found = np.zeros_like(touched)
+            found[component[of]] = True
+            return found[touched]
+
+        self.forks = [
+            fork._replace(flat=atom[fork.flat], rows=atom[fork.rows], columns=atom[fork.columns]) for fork in flow.forks
+        ]
+        self.weight = np.bincount(component)[touched]
+        self.fixed = some(fixed)
+        self.head, self.block = (some(np.concatenate([NOTHING, *marked])) for marked in (flow.heads, flow.blocks))
+        self.taken = np.zeros_like(self.fixed)
+        self.component = np.arange(len(self.fixed))
+        self.sides = [_Side([getattr(fork, side) for fork in self.forks]) for side in ("rows", "columns")]
         self.marks: dict[str, tuple[Mask, Mask]] = {}
 
-    def labels(self) -> Labels:
-        """The components, each with the first reason that fixes one of its units, and the first that is no value."""
-        return Labels(self.component, self.fixed, _first_reason(self.component, self.bare, len(self.fixed)))
+    def decisions(self) -> Iterator[tuple[int, bool]]:
+        """Each fork in the order in which they are decided, and whether it goes by its rows."""
+        open_ = np.ones(len(self.forks), bool)
+        while open_.any():
+            self._look()
+            forced = np.flatnonzero(open_ & ~self.is_choice)
+            decided = forced if len(forced) else self.independent(np.flatnonzero(open_))
+            ties = []
+            for index in map(int, decided):
+                fork, by_rows = self.forks[index], self._prefers_rows(index)
+                yield index, by_rows
+                side, other = (fork.rows, fork.columns) if by_rows else (fork.columns, fork.rows)
+                self.taken[side] = self.fixed[other] = True
+                ties.append(_tie(fork, by_rows))
+            open_[decided] = False
+            self.component = _joined(self.component, ties)
 
-    def label(self) -> None:
-        """Find the components of all ties so far, and what is fixed."""
-        if self.ties:
-            a, b = (self.component[np.concatenate(side)] for side in zip(*self.ties, strict=True))
-            self.ties.clear()
-            _, joined = components(int(self.component.max()) + 1, a, b)
-            self.component = joined[self.component]
-        n = int(self.component.max()) + 1
-        self.fixed = _first_reason(self.component, self.why, n)
-        if self.forks:
-            self._look(n)
-
-    def _look(self, count: int) -> None:
+    def _look(self) -> None:
         """What can be said of some unit of each fork's rows, and of its columns: bool[forks] for both."""
-        marked = {"free": self.fixed == 0}
-        for name, units in (("taken", self.taken), ("head", self.head), ("block", self.block)):
-            marked[name] = np.zeros(count, bool)
-            marked[name][self.component[units]] = True
         rows, columns = (side.look(self.component) for side in self.sides)
+        marked = {"taken": self.taken, "head": self.head, "block": self.block}
+        masks = {"free": ~self._with(self.fixed)} | {name: self._with(atoms) for name, atoms in marked.items()}
         self.marks = {
-            name: (self.sides[0].any(mask[rows]), self.sides[1].any(mask[columns])) for name, mask in marked.items()
+            name: (self.sides[0].any(mask[rows]), self.sides[1].any(mask[columns])) for name, mask in masks.items()
         }
-
         if self._spread():
-            self._look(count)
+            self._look()
+
+    def _with(self, atoms: Mask) -> Mask:
+        """Which components have some of these atoms."""
+        found = np.zeros(len(self.component), bool)
+        found[self.component[atoms]] = True
+        return found
 
     def _spread(self) -> bool:
         """What is made of heads and heads is heads too (queries that share keys), and blocks of blocks are blocks."""
@@ -346,7 +369,7 @@ class _Choice:
 
     def independent(self, forks: Units) -> list[int]:
         """Forks that share no component with each other, so that they can be decided at once."""
-        touched = np.zeros(len(self.fixed), bool)
+        touched = np.zeros(len(self.component), bool)
         bound = self.marks["taken"][0] | self.marks["taken"][1]  # by other forks: these come first
         chosen = []
         for i in forks[np.argsort(~bound[forks], kind="stable")]:
@@ -356,17 +379,6 @@ class _Choice:
                 chosen.append(int(i))
             touched[components] = True
         return chosen
-
-    def decide(self, index: int) -> None:
-        fork, by_rows = self.forks[index], self._prefers_rows(index)
-        side, other = (fork.rows, fork.columns) if by_rows else (fork.columns, fork.rows)
-        tied = np.repeat(side, len(other)) if by_rows else np.tile(side, len(other))
-        self.ties.append((fork.flat.reshape(-1), tied))
-        self.taken[side] = True
-        text = f"is split at {fork.node} into a table that goes by the other side" if fork.node else "is split"
-        why = self.reason(text, fork.node)
-        for array in (self.why, self.bare):
-            array[other] = np.where(array[other] == 0, why, array[other])
 
     def _prefers_rows(self, index: int) -> bool:
         """By the first of these that tells the sides apart: what is free, heads, what is taken, blocks, numbers."""
@@ -379,12 +391,27 @@ class _Choice:
             return taken[0]
         sides = [self.component[side] for side in (self.forks[index].rows, self.forks[index].columns)]
         if all(heads) and self.option == "heads":  # queries that share keys go with the keys, where most goes at once
-            sizes = np.bincount(self.component)
+            sizes = np.bincount(self.component, self.weight)
             return bool(sizes[sides[0]].mean() >= sizes[sides[1]].mean())
         if blocks[0] != blocks[1] and self.option != "finest":
             return blocks[1]
         counts = [len(set(side.tolist())) for side in sides]
         return counts[0] >= counts[1]
+
+
+def _tie(fork: Fork, by_rows: bool) -> tuple[Units, Units]:
+    """The ties of a fork's table to one of its sides."""
+    rows, columns = fork.rows, fork.columns
+    side = np.repeat(rows, len(columns)) if by_rows else np.tile(columns, len(rows))
+    return fork.flat.reshape(-1), side
+
+
+def _joined(component: Units, ties: Sequence[tuple[Units, Units]]) -> Units:
+    """The components, numbered by their first unit, after some more ties."""
+    if not ties:
+        return component
+    a, b = (component[np.concatenate(side)] for side in zip(*ties, strict=True))
+    return components(int(component.max()) + 1, a, b)[1][component]
 
 
 class _Side:
@@ -410,7 +437,10 @@ def components(count: int, a: Units, b: Units) -> tuple[int, Units]:
     Components are numbered by their first unit.
     The same as `scipy.sparse.csgraph.connected_components`, whose import alone takes longer than a whole analysis.
     """
-    root = np.arange(count)
+    tied = np.zeros(count, bool)
+    tied[a] = tied[b] = True
+    units, number = np.flatnonzero(tied), np.cumsum(tied) - 1
+    a, b, root = number[a], number[b], np.arange(len(units))
     while True:
         left, right = root[a], root[b]
         apart = left != right
@@ -421,8 +451,10 @@ def components(count: int, a: Units, b: Units) -> tuple[int, Units]:
         root[high] = low  # of several ties of one root any will do: the others are seen again in the next round
         while not np.array_equal(root, shorter := root[root]):
             root = shorter
-    is_root = root == np.arange(count)
-    return int(is_root.sum()), (np.cumsum(is_root) - 1)[root]
+    whole = np.arange(count)
+    whole[units] = units[root]
+    is_root = whole == np.arange(count)
+    return int(is_root.sum()), (np.cumsum(is_root) - 1)[whole]
 
 
 def _first_reason(component: Units, why: Units, count: int) -> Units:

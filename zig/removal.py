@@ -7,43 +7,63 @@ groups that training zeroed, dead channels behind a zero BatchNorm, and channels
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from zig.arithmetic import Array
-from zig.dims import product
 from zig.flow import Flow
+from zig.graph import Graph
 from zig.partition import FORKS, Labels, Mask, Partition, members, settle
 from zig.plan import Plan
 from zig.units import Rest, Units
 
-Weights = Callable[[str], Array]
+WHOLE = slice(None)
 
 
-def zeroed(plan: Plan | None, array: Weights, tolerance: float) -> Weights:
-    """The weights with a plan's members and all tiny values set to zero."""
-    rows: dict[str, list[tuple[int, Mask]]] = {}
-    for row in plan.partition.rows if plan else ():
-        gone = row.member & np.append(plan.remove, False)[row.groups] if plan else row.member
-        if gone.any():
-            rows.setdefault(row.tensor, []).append((row.axis, gone))
+class Zeroed:
+    """A graph's weights with a plan's members and all tiny values set to zero, made piece by piece when asked for."""
 
-    def weights(name: str) -> Array:
-        value = array(name)
-        if tolerance and np.issubdtype(value.dtype, np.floating):
-            value = np.where(np.abs(value) <= tolerance, np.zeros((), value.dtype), value)
-        if name in rows:
-            value = np.array(value)
-            for axis, gone in rows[name]:
-                value[(slice(None),) * axis + (gone,)] = 0
+    def __init__(self, graph: Graph, plan: Plan | None = None, tolerance: float = 0.0):
+        """Remember what to zero; nothing is read yet."""
+        self.graph, self.tolerance = graph, tolerance
+        self.zeros = plan.partition.flow.zeros if plan else {}
+        self.rests: dict[tuple[Any, ...], Rest] = {}  # what is known of the constants of slices
+        self.sights: dict[tuple[str, int], Sight] = {}
+        self._gone: dict[str, list[tuple[int, Mask]]] = {}
+        for row in plan.partition.rows if plan else ():
+            gone = row.member & np.append(plan.remove, False)[row.groups] if plan else row.member
+            if gone.any():
+                self._gone.setdefault(row.tensor, []).append((row.axis, gone))
+
+    def __call__(self, name: str, rows: slice = WHOLE) -> Array:
+        """The values of an initializer, or those of some of its rows."""
+        value = self.graph.array(name)
+        value = value[rows] if value.ndim else value
+        if self.tolerance and np.issubdtype(value.dtype, np.floating):
+            value = np.where(np.abs(value) <= self.tolerance, np.zeros((), value.dtype), value)
+        for axis, gone in self._gone.get(name, ()):
+            mask, zero = gone[rows] if axis == 0 else gone, np.array(self.zeros.get(name, 0), value.dtype)
+            value = np.where(mask.reshape([-1] + [1] * (value.ndim - axis - 1)), zero, value)
         return value
 
-    return weights
+    def alike(self, copy: str, name: str) -> bool:
+        """Whether the same is zeroed in both."""
+        a, b = (self._gone.get(each, []) for each in (copy, name))
+        return len(a) == len(b) and all(i == j and np.array_equal(x, y) for (i, x), (j, y) in zip(a, b, strict=True))
+
+    def changes(self, name: str) -> bool:
+        """Whether an initializer may have other values than in its file, or what it is a copy of may."""
+        return (
+            name in self._gone
+            or self.graph.copies.get(name) in self._gone
+            or (self.tolerance > 0 and self.graph.is_float(name))
+        )
 
 
-def removable(partition: Partition, weights: Weights) -> tuple[Partition, Mask, Flow]:
+def removable(partition: Partition, weights: Zeroed) -> tuple[Partition, Mask, Flow]:
     """Groups that can go without changing the outputs, judged by the actual values.
 
     Returns:
@@ -100,12 +120,11 @@ def _keep_one(able: Mask, family: Any) -> None:
 class ActualRest:
     """The constant of each slice of each initializer, over what is still kept of its other axes."""
 
-    def __init__(self, partition: Partition, weights: Weights):
-        """Remember which axes can shrink; patterns of zeros are read once and kept small."""
+    def __init__(self, partition: Partition, weights: Zeroed):
+        """Remember which axes can shrink; of the weights only answers are kept, for every choice at the forks."""
         self.partition, self.weights = partition, weights
         self.kept = np.ones(len(partition) + 1, bool)
-        self._patterns: dict[str, Array] = {}
-        self._rests: dict[tuple[Any, ...], Rest] = {}
+        self._rests, self._sights = weights.rests, weights.sights
 
     def without(self, remove: Mask) -> ActualRest:
         """The same, with more groups gone."""
@@ -114,18 +133,45 @@ class ActualRest:
 
     def __call__(self, name: str, axis: int) -> Rest:
         """float64[n]: the value of each slice along an axis, nan where it is not constant."""
-        pattern = self._pattern(name)
-        others = tuple(i for i in range(pattern.ndim) if i != axis)
-        if product(pattern.shape[i] for i in others) == 1 and pattern.dtype != bool:
-            return pattern.reshape(-1)
-        kept = [self._kept(name, i, pattern.shape[i]) for i in others]
+        dims = self.partition.graph.facts(name)[0]
+        kept = [np.ones(n, bool) if i == axis else self._kept(name, i, n) for i, n in enumerate(dims)]
         key = (name, axis, *(mask.tobytes() for mask in kept))
         if key not in self._rests:  # most axes are as they were in the round before
-            for i, mask in zip(others, kept, strict=True):
-                if not mask.all():
-                    pattern = pattern & mask.reshape([-1] + [1] * (pattern.ndim - i - 1))
-            self._rests[key] = np.where(pattern.any(axis=others), np.nan, 0.0)
+            if math.prod(dims) == dims[axis]:
+                self._rests[key] = self.weights(name).reshape(-1).astype(np.float64)
+            else:
+                self._rests[key] = np.where(self._holds(name, axis, kept), np.nan, self._zero(name))
         return self._rests[key]
+
+    def _holds(self, name: str, axis: int, kept: list[Mask]) -> Mask:
+        """bool[n]: whether each slice along an axis holds anything but zeros, over what is kept of the other axes.
+
+        A weight is read as a whole once; after that a sample of each slice mostly tells.
+        """
+        key = name, axis
+        if key not in self._sights:
+            self._sights[key] = self._look(name, axis, [np.ones_like(mask) for mask in kept])
+        sight = self._sights[key]
+        found = sight.over(kept)
+        return found if np.array_equal(found, sight.holds) else self._read(name, axis, kept)
+
+    def _look(self, name: str, axis: int, whole: list[Mask]) -> Sight:
+        runs = self.partition.graph.pieces(name)[: None if axis == 0 else 1]
+        places = _places([len(mask[runs[0]]) if i == 0 else len(mask) for i, mask in enumerate(whole)], axis)
+        other: tuple[Any, ...] = (WHOLE, *(at for i, at in enumerate(places) if i != axis))
+        parts = [np.moveaxis(self.weights(name, rows), axis, 0)[other] != self._zero(name) for rows in runs]
+        return Sight(self._read(name, axis, whole), np.packbits(np.concatenate(parts), axis=1), places)
+
+    def _read(self, name: str, axis: int, kept: list[Mask]) -> Mask:
+        found = np.zeros(len(kept[axis]), bool)
+        for rows in self.partition.graph.pieces(name):
+            masks = [kept[0][rows], *kept[1:]]
+            found[rows if axis == 0 else WHOLE] |= _holds(self.weights(name, rows), axis, masks, self._zero(name))
+        return found
+
+    def _zero(self, name: str) -> float:
+        """What stands for zero: another integer, where a quantised weight has a zero point."""
+        return self.partition.flow.zeros.get(name, 0.0)
 
     def is_frozen(self, units: Units) -> bool:
         """Whether none of these units can go."""
@@ -136,19 +182,41 @@ class ActualRest:
         whole = len(parts) == 1 and parts[0].size == length
         return self.kept[self.partition.zigs(parts[0].units)] if whole else np.ones(length, bool)
 
-    def _pattern(self, name: str) -> Array:
-        """Where a tensor is not zero, with axes that can't shrink reduced to one; its values if it is one long axis."""
-        if name not in self._patterns:
-            value = self.weights(name)
-            if max(value.shape, default=1) == value.size:
-                self._patterns[name] = value.astype(np.float64)
-            else:
-                axes = self.partition.flow.weights[name].axes
-                rigid = tuple(
-                    i
-                    for i, parts in enumerate(axes)
-                    if not any((self.partition.zigs(p.units) >= 0).any() for p in parts)
-                )
-                pattern = value != 0
-                self._patterns[name] = pattern.any(axis=rigid, keepdims=True) if rigid else pattern
-        return self._patterns[name]
+
+class Sight(NamedTuple):
+    """What is remembered of the slices of a weight along an axis: which hold something, and which do at a few places."""
+
+    holds: Mask
+    sample: Array  # uint8[n, _PLACES / 8], a bit for each place
+    places: tuple[Units, ...]  # the index of each place along every axis
+
+    def over(self, kept: list[Mask]) -> Mask:
+        """bool[n]: which slices are known to hold something at a place that is kept."""
+        open_ = np.logical_and.reduce([mask[at] for mask, at in zip(kept, self.places, strict=True)])
+        return np.asarray((self.sample & np.packbits(open_)).any(axis=1))
+
+
+def _places(shape: list[int], axis: int) -> tuple[Units, ...]:
+    """Places all over each slice along an axis."""
+    slice_ = [1 if i == axis else n for i, n in enumerate(shape)]
+    return np.unravel_index(np.linspace(0, math.prod(slice_) - 1, _PLACES).astype(np.int64), slice_)
+
+
+def _holds(value: Array, axis: int, kept: list[Mask], zero: float) -> Mask:
+    """bool[n]: whether each slice along an axis holds anything but what stands for zero.
+
+    Floats are joined by their bits, which is many times faster than comparing them.
+    """
+    for i, mask in enumerate(kept):
+        value = value if mask.all() else np.compress(mask, value, axis=i)
+    before, after = math.prod(value.shape[:axis]), math.prod(value.shape[axis + 1 :])
+    table = value.reshape(before, value.shape[axis], after)
+    if table.dtype.name not in _IEEE:
+        return np.asarray((table != zero).any(axis=(0, 2)))
+    bits = table.view(f"u{table.itemsize}")
+    bits = np.bitwise_or.reduce(bits, axis=0) if len(bits) != 1 else bits[0]
+    return np.asarray(np.bitwise_or.reduce(bits, axis=1) << 1 != 0)  # without the sign: -0 is zero too
+
+
+_PLACES = 32
+_IEEE = ("float16", "bfloat16", "float32", "float64")

@@ -17,14 +17,16 @@ import onnx_ir as ir
 
 from zig.budget import Budget
 from zig.cut import Surgeon
+from zig.damage import blaming
 from zig.dims import Size
 from zig.errors import PlanError, UnchangedError, VerifyError
 from zig.files import file_bytes, has_external, publish, same_shape, save, workspace, write
 from zig.flow import Flow
 from zig.graph import Graph, load
+from zig.norms import together
 from zig.partition import Mask, Partition, analyze
 from zig.plan import Plan
-from zig.removal import choices, removable, zeroed
+from zig.removal import Zeroed, choices, removable
 
 if TYPE_CHECKING:
     from zig.verify import Comparison
@@ -42,6 +44,7 @@ class Report:
     removed: int
     widths: list[tuple[str, int, int]] = field(default_factory=list)
     comparison: Comparison | None = None
+    unverified: str = ""  # why there was none, though it was asked for
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data."""
@@ -64,7 +67,8 @@ def compress(
         tolerance: weights up to this magnitude count as zero.
         strict: whether it is an error that nothing can be removed.
         rewrite: whether nodes may be written anew, see `zig.analyze`; a plan brings its own answer.
-        check: whether onnxruntime compares full and compressed model before anything is written.
+        check: whether onnxruntime compares full and compressed model before anything is written; of models for which
+            there is not enough memory here the report says so instead.
         verify_options: `samples`, `seed`, `rtol`, `atol`, `data`, `provider` of `zig.verify`.
 
     Raises:
@@ -73,10 +77,24 @@ def compress(
         UnchangedError: with `strict`.
         VerifyError: the outputs differ; nothing is written.
     """
-    target = Path(target)
     partition = _match(plan, source) if plan else analyze(source, rewrite=rewrite)
+    graph, target = partition.graph, Path(target)
+    unverified = _obstacle(graph, verify_options) if check else ""
+    with blaming(graph.name, graph.proto):
+        loose, remove, cut = _smaller(partition, plan, tolerance, strict)
+        options = verify_options if check and not unverified else None
+        comparison, sizes = _write(cut, graph, target, plan, tolerance, options)
+    report = _report(loose, remove, target, cut, sizes, comparison)
+    report.unverified = unverified
+    return report
+
+
+def _smaller(
+    partition: Partition, plan: Plan | None, tolerance: float, strict: bool
+) -> tuple[Partition, Mask, ir.Model]:
+    """The partition by which most goes, what goes, and the model without it."""
     graph = partition.graph
-    weights = zeroed(plan, graph.array, tolerance) if plan or tolerance else graph.array
+    weights = Zeroed(graph, plan, tolerance)
     partitions = [partition] if plan else choices(partition)
     loose, remove, flow = min(
         (removable(p, weights) for p in partitions), key=lambda found: Budget(found[0]).price(found[1])
@@ -85,21 +103,26 @@ def compress(
         raise UnchangedError(
             f"{graph.name}: no group is zero, so nothing was removed; zero some with `zig prune` first"
         )
-    cut = Surgeon(loose, remove, flow, weights).operate()
+    return loose, remove, Surgeon(loose, remove, flow, weights).operate()
+
+
+def _write(
+    cut: ir.Model, graph: Graph, target: Path, plan: Plan | None, tolerance: float, options: dict[str, Any] | None
+) -> tuple[Comparison | None, tuple[int, int]]:
+    """Write the smaller model once it has been compared with the full one; the sizes of both files come back too."""
     with workspace(target) as folder:
         small = save(cut, folder / target.name, external=has_external(graph))
         comparison = None
-        if check:
+        if options is not None:
             full = graph.path
             if full is None or plan:
                 (folder / "full").mkdir()
-                full = save(
-                    same_shape(graph, weights if plan else None), folder / "full" / target.name, has_external(graph)
-                )
-            comparison = _compare(full, small, graph, verify_options)
+                wanted = Zeroed(graph, plan, tolerance if plan else 0.0)
+                full = save(same_shape(graph, wanted), folder / "full" / target.name, has_external(graph))
+            comparison = _compare(full, small, graph, options)
         sizes = file_bytes(graph), sum(f.stat().st_size for f in folder.iterdir() if f.is_file())
         publish(folder, target)
-    return _report(loose, remove, target, cut, sizes, comparison)
+    return comparison, sizes
 
 
 def zero(plan: Plan, target: str | os.PathLike[str], source: Any = None) -> None:
@@ -111,16 +134,19 @@ def zero(plan: Plan, target: str | os.PathLike[str], source: Any = None) -> None
     """
     partition = plan.partition if source is None else _match(plan, source)
     graph = partition.graph
-    write(same_shape(graph, zeroed(plan, graph.array, 0.0)), Path(target), has_external(graph))
+    with blaming(graph.name, graph.proto):
+        write(same_shape(graph, Zeroed(graph, plan)), Path(target), has_external(graph))
 
 
 def _match(plan: Plan, source: Any) -> Partition:
     """The plan's partition, if it is of this source."""
     ours = plan.partition
     known = isinstance(source, str | os.PathLike) and ours.graph.path == Path(source)
-    if source is ours.graph or known:
+    if known or (isinstance(source, Graph) and source.proto is ours.graph.proto):
         return ours
-    if _form(Flow(load(source), ours.flow.operators).run()) != _form(ours.flow):
+    other = load(source)
+    rewritten = ours.flow.operators["LayerNormalization"].rewrite is None
+    if _form(Flow(together(other) if rewritten else other, ours.flow.operators).run()) != _form(ours.flow):
         raise PlanError(f"the plan is for {ours.graph.name}, which has other groups than the model that was given")
     return ours
 
@@ -128,6 +154,13 @@ def _match(plan: Plan, source: Any) -> Partition:
 def _form(flow: Flow) -> tuple[int, list[tuple[str, tuple[Size, ...]]]]:
     """What two models share if a plan for the one fits the other, however their forks are decided."""
     return flow.count, [(name, tensor.sizes) for name, tensor in flow.weights.items()]
+
+
+def _obstacle(graph: Graph, options: dict[str, Any]) -> str:
+    """Why the model can't be run here beside one that is hardly smaller; empty where it can."""
+    from zig.verify import obstacle  # noqa: PLC0415 - as below
+
+    return obstacle(graph.path, graph.path, provider=options.get("provider", "cpu")) if graph.path else ""
 
 
 def _compare(full: Path, small: Path, graph: Graph, options: dict[str, Any]) -> Comparison:

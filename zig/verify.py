@@ -1,12 +1,18 @@
 """Do two models compute the same? onnxruntime says (the only file that imports it).
 
-Both models get the same inputs: real ones from a `.npz` file, or random ones made from the models' own declarations.
-Each output `a` of the first and `b` of the second model must satisfy
+Both models get the same inputs: real ones from a `.npz` file, or made up ones that suit what the inputs are called
+(`zig.inputs`). Each output `a` of the first and `b` of the second model must satisfy
 
     max |a - b| <= atol + rtol * max |a|        over the output's finite values, in float64
 
-with NaN and infinities at the same places; integers, booleans and strings must be identical. A comparison on inputs
-to which the outputs hardly react says nothing, so their movement between two inputs is measured too.
+with NaN and infinities at the same places; integers, booleans and strings must be identical. The same is asked of the
+tensors before a last Sigmoid, Softmax, Clip or ArgMax (`zig.probes`), since these give equal outputs for unequal
+inputs. Such an operator may also decide between values that are equal but for rounding. An output that differs is
+excused, with a warning, where the first model gives it too once it is given the second one's tensors before that
+operator, and these agree.
+
+A model that hands its state back to the caller runs a few steps, its state fed back. A comparison on inputs to which
+the outputs hardly react says nothing, so their movement between two inputs is measured too.
 """
 
 from __future__ import annotations
@@ -17,71 +23,30 @@ import math
 import os
 import re
 import statistics
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from zig.errors import ModelError, UsageError, VerifyError
-from zig.inputs import GUESSES, Array, Data, Feeds, Input, Sizes, joint, random_feeds, real_feeds
+from zig.inputs import GUESSES, Array, Data, Feeds, Input, Sizes, feedback, joint, random_feeds, real_feeds
+from zig.tally import INSENSITIVE, Comparison, OutputComparison, Tally, comparable
 
 if TYPE_CHECKING:
     import onnx
 
+__all__ = ["INSENSITIVE", "Comparison", "OutputComparison", "Session", "Source", "latency", "obstacle", "verify"]
+
 Source: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto"
 
-INSENSITIVE = 1e-3  # outputs that move less than this share of their largest value can hide any damage
-
-
-@dataclass(frozen=True, slots=True)
-class OutputComparison:
-    """What became of one output over all samples."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    equal: bool
-    max_abs: float
-    max_rel: float
-    sensitivity: float
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """The verdict on two models.
-
-    Attributes:
-        equal: Whether every output of every sample agrees.
-        max_abs: Largest absolute difference of any output; infinite where outputs can't be compared.
-        max_rel: Largest difference of an output divided by its largest magnitude.
-        sensitivity: How far the least sensitive output of the first model moves between two inputs, as a share of its
-            largest magnitude; nan where only one sample was given.
-        outputs: One entry for each output.
-        samples: How many inputs were run.
-        rtol: Relative tolerance used.
-        atol: Absolute tolerance used.
-        differences: One sentence for each way in which the models differ.
-        warnings: What makes the comparison weaker than it looks.
-    """
-
-    equal: bool
-    max_abs: float
-    max_rel: float
-    sensitivity: float
-    outputs: list[OutputComparison]
-    samples: int
-    rtol: float
-    atol: float
-    differences: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The comparison as JSON values; a number that isn't finite becomes None."""
-        content: dict[str, Any] = _finite(asdict(self))
-        return content
+RTOL, HALF_RTOL = 1e-4, 5e-3  # of float32 and wider; of float16 and bfloat16
+STEPS = 3  # that a model with a state runs
+PATIENCE = 30.0  # seconds that one run may take, and one more for each 2 MB of weights
+EDITED = 2**30  # bytes of a model file beyond which it is run as it is, without probes: it would be copied
 
 
 def verify(  # noqa: PLR0913 - each one is an option of the command
@@ -90,7 +55,7 @@ def verify(  # noqa: PLR0913 - each one is an option of the command
     *,
     samples: int = 3,
     seed: int = 0,
-    rtol: float = 1e-4,
+    rtol: float | None = None,
     atol: float = 1e-5,
     data: Data | None = None,
     provider: str = "cpu",
@@ -101,9 +66,10 @@ def verify(  # noqa: PLR0913 - each one is an option of the command
     Args:
         a: The reference model: a file, or a model in memory.
         b: The model that must agree with it.
-        samples: How many random inputs to run, or how many of the samples in `data`.
-        seed: Seed of the random inputs.
-        rtol: Allowed difference as a share of an output's largest magnitude.
+        samples: How many made up inputs to run, or how many of the samples in `data`.
+        seed: Seed of the made up inputs.
+        rtol: Allowed difference as a share of an output's largest magnitude; None is 1e-4, and 5e-3 for models with
+            weights, inputs or outputs in float16 or bfloat16.
         atol: Allowed absolute difference.
         data: Real inputs, a `.npz` file or a mapping, by input name. An array has one axis more than the input it is
             for: `array[i]` is sample `i`, batch axis included. An array of the input's own rank is a single sample.
@@ -114,19 +80,14 @@ def verify(  # noqa: PLR0913 - each one is an option of the command
         The verdict, with every difference as a sentence.
 
     Raises:
-        ModelError: A model can't be read, or onnxruntime refuses it or every input that was made for it.
+        ModelError: A model can't be read, there is not enough memory to run it, or onnxruntime refuses it or every
+            input that was made for it.
         UsageError: The provider is missing here, or `data` doesn't fit the inputs.
         VerifyError: The second model breaks down on an input that the first accepts.
     """
     if samples < 1:
         raise UsageError(f"samples is {samples}; give at least 1")
-    first = Session(a, provider, folder=folder)
-    second = Session(b, provider, folder=folder)
-    differences = _interface_differences(first, second)
-    if differences:
-        return Comparison(False, math.inf, math.inf, math.nan, [], 0, rtol, atol, differences)
-    feeds, sampled = _inputs(first, second, samples, seed, data)
-    return _judge(_Tally(first.name, second.name, rtol, atol), first, second, feeds, sampled)
+    return _Pair(_Model(a, folder), _Model(b, folder), provider, rtol, atol).compare(samples, seed, data)
 
 
 def latency(source: Source, *, runs: int = 30, seed: int = 0, provider: str = "cpu") -> float:
@@ -142,10 +103,31 @@ def latency(source: Source, *, runs: int = 30, seed: int = 0, provider: str = "c
         ModelError: The model can't be read, or onnxruntime refuses it.
     """
     session = Session(source, provider, threads=1)
-    feeds, _ = _accepted(session, session.inputs, seed, [guess._replace(batch=1) for guess in GUESSES])
+    feeds, _ = _accepted(session, session.inputs, {}, seed, [guess._replace(batch=1) for guess in GUESSES])
     for _ in range(3):
         session.run(feeds)
-    return 1000 * statistics.median(_seconds(session, feeds) for _ in range(runs))
+    return 1000 * statistics.median(session.seconds(feeds) for _ in range(runs))
+
+
+def obstacle(*sources: Source | _Model, provider: str = "cpu") -> str:
+    """Why these models can't be run side by side here, as a sentence; empty where they can.
+
+    What they need is estimated from the sizes of their weights; a processor runs float16 in float32.
+
+    Args:
+        sources: The models.
+        provider: Where they would run; only the memory of a processor is looked at.
+
+    Raises:
+        ModelError: A model can't be read.
+    """
+    free = _free_memory()
+    models = [source if isinstance(source, _Model) else _Model(source, None) for source in sources]
+    needed = sum(model.weight * (2 if model.is_half else 1) for model in models)
+    if provider != "cpu" or needed <= free:
+        return ""
+    sizes = f"about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
+    return f"{models[0].name}: to run it under onnxruntime takes {sizes}; compare it on a larger machine"
 
 
 class Session:
@@ -153,13 +135,24 @@ class Session:
 
     def __init__(
         self,
-        source: Source,
+        source: Source | _Model,
         provider: str = "cpu",
         *,
         threads: int | None = None,
         folder: str | os.PathLike[str] | None = None,
+        shown: Sequence[str] | None = None,
+        given: Mapping[str, int] | None = None,
     ) -> None:
         """Load `source`; see `verify` for what the arguments mean.
+
+        Args:
+            source: The model.
+            provider: Where to run it.
+            threads: How many threads may work on one node.
+            folder: Where the external data of a model in memory lies.
+            shown: Tensors inside that `run` gives besides the outputs; None runs the model just as it is, without what
+                else `zig.probes` does to it.
+            given: Tensors inside that become inputs, with their element types.
 
         Raises:
             ModelError: The model can't be read, or onnxruntime refuses it.
@@ -168,39 +161,298 @@ class Session:
         import onnxruntime  # noqa: TID251, PLC0415 - the one place; it costs 0.1 s and only two commands need it
 
         onnxruntime.set_default_logger_severity(4)
-        self.name, model = _named(source)
+        model = source if isinstance(source, _Model) else _Model(source, folder)
+        self.name, self.patience = model.name, PATIENCE + model.weight / 2e6
         wanted = _provider(provider, onnxruntime)
-        options = _session_options(onnxruntime, threads, folder)
+        content = model.content if shown is None else model.edited(shown, given or {})
+        options = _session_options(onnxruntime, threads, None if isinstance(content, str) else model.folder)
         with _in_plain_words(f"{self.name}: onnxruntime refuses the model"):
             # Without fallback: a provider that can't start must be an error, not a line on stdout and a CPU run.
-            self._session = onnxruntime.InferenceSession(model, options, providers=wanted, enable_fallback=False)
-        if isinstance(model, str):
-            _check_inside(Path(model))
+            self._session = onnxruntime.InferenceSession(content, options, providers=wanted, enable_fallback=False)
+        self._run_options = onnxruntime.RunOptions
         if self._session.get_providers()[0] != wanted[0][0]:
             raise UsageError(f"onnxruntime can't start {wanted[0][0]} on this machine; use --provider cpu")
-        declared = self._session.get_inputs()
-        self.inputs = {value.name: Input(value.name, value.type, tuple(value.shape)) for value in declared}
-        self.output_names = [value.name for value in self._session.get_outputs()]
+        rows = model.tables
+        self.inputs = {v.name: _declared(v, rows.get(v.name, 0)) for v in self._session.get_inputs()}
+        outputs = [_declared(value) for value in self._session.get_outputs()]
+        self.shown = [value.name for value in outputs if value.name in model.inner]
+        self.outputs = {value.name: value for value in outputs if value.name not in model.inner}
+        self.output_names = list(self.outputs)
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
         """Outputs by name; the parts of a sequence or map become outputs of their own.
 
         Raises:
-            ModelError: onnxruntime refuses the inputs.
+            ModelError: onnxruntime refuses the inputs, or is at work for longer than there is patience.
         """
-        with _in_plain_words(f"{self.name}: onnxruntime refuses the input"):
-            values = self._session.run(None, feeds)
-        pairs = zip(self.output_names, values, strict=True)
+        options, waited = self._run_options(), threading.Event()
+
+        def stop() -> None:
+            waited.set()
+            options.terminate = True
+
+        timer = threading.Timer(self.patience, stop)
+        timer.start()
+        try:
+            with _in_plain_words(f"{self.name}: onnxruntime refuses the input"):
+                values = self._session.run(None, feeds, options)
+        except ModelError as error:
+            if waited.is_set():
+                limit = f"a run takes longer than {self.patience:.0f} s"
+                raise _ImpatientError(f"{self.name}: {limit}; give smaller inputs by --data FILE.npz") from error
+            raise
+        finally:
+            timer.cancel()
+        pairs = zip((*self.output_names, *self.shown), values, strict=True)
         return dict(part for name, value in pairs for part in _parts(name, value))
 
+    def seconds(self, feeds: Feeds) -> float:
+        """How long one run takes."""
+        start = time.perf_counter()
+        self._session.run(None, feeds)
+        return time.perf_counter() - start
 
-def _named(source: Source) -> tuple[str, str | bytes]:
-    """What to call a model in messages, and what onnxruntime takes for it."""
-    if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        _check_readable(path)
-        return str(path), str(path)
-    return source.graph.name or "the model in memory", source.SerializeToString()
+
+class _ImpatientError(ModelError):
+    """One run took too long; another input would hardly be faster."""
+
+
+class _Model:
+    """A model as it was given, and its graph, as far as that can be read without its external data."""
+
+    def __init__(self, source: Source, folder: str | os.PathLike[str] | None) -> None:
+        self.content: str | bytes
+        self.graph: onnx.ModelProto | None
+        if isinstance(source, (str, os.PathLike)):
+            path = Path(source)
+            _check_readable(path)
+            self.name, self.content, self.graph = str(path), str(path), _graph(path)
+            self.folder: str | os.PathLike[str] | None = path.parent
+            self.weight = path.stat().st_size
+        else:
+            self.name, self.graph, self.folder = source.graph.name or "the model in memory", source, folder
+            self.content = _serialized(self.name, source)
+            self.weight = len(self.content)
+        self.is_file = isinstance(self.content, str)
+        if self.graph is not None:
+            self._check()
+            self.weight += sum(_entry(tensor, "length", 0) for tensor in self.graph.graph.initializer)
+
+    @cached_property
+    def probes(self) -> dict[str, tuple[str, ...]]:
+        """For each output the tensors before the last operators that flatten values."""
+        from zig.probes import probes  # noqa: PLC0415 - imports onnx
+
+        return {} if self.graph is None else probes(self.graph.graph)
+
+    @cached_property
+    def inner(self) -> set[str]:
+        """The tensors that are no outputs, though they may be shown."""
+        ends = {value.name for value in self.graph.graph.output} if self.graph is not None else set()
+        return self.tensors - ends
+
+    @cached_property
+    def tensors(self) -> set[str]:
+        """What the nodes of the graph compute."""
+        return {name for node in self.graph.graph.node for name in node.output} if self.graph is not None else set()
+
+    @cached_property
+    def tables(self) -> dict[str, int]:
+        """How many rows the tables have in which inputs are looked up."""
+        from zig.probes import tables  # noqa: PLC0415 - imports onnx
+
+        return {} if self.graph is None else tables(self.graph.graph)
+
+    @cached_property
+    def is_half(self) -> bool:
+        """Whether there are weights or results of 16 bits."""
+        from zig.probes import is_half  # noqa: PLC0415 - imports onnx
+
+        return self.graph is not None and is_half(self.graph)
+
+    @cached_property
+    def is_random(self) -> bool:
+        """Whether anything in it draws random numbers."""
+        from zig.probes import is_random  # noqa: PLC0415 - imports onnx
+
+        return self.graph is not None and is_random(self.graph)
+
+    def edited(self, shown: Sequence[str], given: Mapping[str, int]) -> str | bytes:
+        """What onnxruntime takes for the model with these tensors as outputs and inputs; see `zig.probes`."""
+        if self.graph is None or self.graph.ByteSize() > EDITED:
+            return self.content
+        from zig.probes import edited  # noqa: PLC0415 - imports onnx
+
+        changed = edited(self.graph, shown, given, os.fspath(self.folder or ""))
+        return self.content if changed is None else _serialized(self.name, changed)
+
+    def _check(self) -> None:
+        """Refuse what onnxruntime would not survive, or should not read."""
+        from zig.probes import unsound  # noqa: PLC0415 - imports onnx
+
+        assert self.graph is not None
+        if problem := unsound(self.graph):
+            raise ModelError(f"{self.name}: {problem}; the file is damaged, export the model again")
+        if not self.is_file:
+            return
+        folder = Path(self.folder or "").resolve()
+        for tensor in self.graph.graph.initializer:  # onnxruntime 1.23, the last for Python 3.10, reads any file
+            location = _entry(tensor, "location", "")
+            if location and ("\0" in location or folder not in (folder / location).resolve().parents):
+                where = f"keeps its data in {location!r}, outside the model's folder"
+                raise ModelError(f"{self.name}: tensor '{tensor.name}' {where}; put the data file beside the model")
+
+
+class _Pair:
+    """Two models that are to be compared."""
+
+    def __init__(self, one: _Model, two: _Model, provider: str, rtol: float | None, atol: float) -> None:
+        self.one, self.two, self.provider = one, two, provider
+        both = one.tensors & two.tensors
+        self.probes = {name: tuple(t for t in tensors if t in both) for name, tensors in one.probes.items()}
+        default = HALF_RTOL if one.is_half or two.is_half else RTOL
+        self.tally = Tally(one.name, two.name, default if rtol is None else rtol, atol, self.probes)
+
+    def compare(self, samples: int, seed: int, data: Data | None) -> Comparison:
+        """The verdict; the arguments are those of `verify`."""
+        if problem := obstacle(self.one, self.two, provider=self.provider):
+            raise ModelError(problem)
+        a, b = self._session(self.one), self._session(self.two)
+        differences = _interface_differences(a, b)
+        if differences:
+            rtol, atol = self.tally.rtol, self.tally.atol
+            return Comparison(False, math.inf, math.inf, math.nan, [], 0, rtol, atol, differences)
+        series = self._made(a, joint(a.inputs, b.inputs), samples, seed) if data is None else _given(a, data, samples)
+        reference: dict[str, Array] = {}
+        count = steps = 0
+        for step, feeds, ours in series:
+            reference = reference or ours
+            count, steps = count + (step == 0), max(steps, step + 1)
+            self._add(feeds, ours, self._theirs(b, feeds), reference)
+        return self.tally.comparison(count, steps, count > 1 and bool(a.inputs))
+
+    def _session(self, model: _Model) -> Session:
+        shown = list(dict.fromkeys(name for names in self.probes.values() for name in names))
+        try:
+            return Session(model, self.provider, shown=shown)
+        except ModelError:  # perhaps of what is shown; if not, the same is said again
+            return Session(model, self.provider, shown=())
+
+    def _made(
+        self, a: Session, inputs: Mapping[str, Input], samples: int, seed: int
+    ) -> Iterator[tuple[int, Feeds, dict[str, Array]]]:
+        """Made up inputs, with the number of their step and what the first model gives for them."""
+        links = feedback(inputs, a.outputs.values())
+        _, sizes = _accepted(a, inputs, links, seed, GUESSES)
+        if self.one.is_random:
+            a = self._session(self.one)  # anew, for it has drawn numbers that the second model has not
+        for index in range(max(samples, 2) if inputs else samples):
+            states: dict[str, Array | None] = dict.fromkeys(links)
+            for step in range(STEPS if links else 1):
+                feeds = random_feeds(a.name, inputs, sizes, seed, index, step=step, states=states)
+                try:
+                    ours = a.run(feeds)
+                except ModelError as error:
+                    if not step:
+                        raise
+                    self.tally.notes[f"the state can't be fed back, so each sample was one step: {error}"] = None
+                    break
+                yield step, feeds, ours
+                states = {name: ours[output] for name, output in links.items()}
+
+    def _theirs(self, b: Session, feeds: Feeds) -> dict[str, Array]:
+        try:
+            return b.run(feeds)
+        except ModelError as error:
+            raise VerifyError(f"{error} (an input that {self.one.name} accepts)") from error
+
+    def _add(self, feeds: Feeds, ours: dict[str, Array], theirs: dict[str, Array], reference: dict[str, Array]) -> None:
+        """Count in one sample."""
+        excused = self._excused(feeds, ours, theirs)
+        for name in excused:
+            before = ", ".join(f"'{probe}'" for probe in self.probes[name])
+            note = (
+                f"output '{name}' differs only by what comes of rounding in {before}, which is equal within tolerance"
+            )
+            self.tally.notes[note] = None
+        self.tally.add(ours | excused, theirs, reference)
+
+    def _excused(self, feeds: Feeds, ours: dict[str, Array], theirs: dict[str, Array]) -> dict[str, Array]:
+        """Outputs that differ, as the first model gives them from the second one's tensors inside."""
+        tally, inside = self.tally, sorted(self.tally.inside)
+        apart = [
+            name
+            for name, tensors in self.probes.items()
+            if tensors and name in ours and name in theirs and not tally.agree(ours[name], theirs[name])
+        ]
+        usable = all(comparable(ours.get(n), theirs.get(n)) and tally.agree(ours[n], theirs[n]) for n in inside)
+        if not apart or not usable or tally.differences:
+            return {}
+        try:
+            replayed = self._replayed(feeds, {name: theirs[name] for name in inside})
+        except ModelError:  # then nothing excuses them
+            return {}
+        return {name: replayed[name] for name in apart if tally.agree(replayed[name], theirs[name])}
+
+    def _replayed(self, feeds: Feeds, inside: dict[str, Array]) -> dict[str, Array]:
+        """What the first model gives with these tensors inside."""
+        import onnx  # noqa: PLC0415 - imported long ago, since there are probes
+
+        types = {name: onnx.helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in inside.items()}
+        return Session(self.one, self.provider, shown=(), given=types).run(feeds | inside)
+
+
+def _given(a: Session, data: Data, samples: int) -> Iterator[tuple[int, Feeds, dict[str, Array]]]:
+    """Real inputs, with what the first model gives for them."""
+    for feeds in real_feeds(a.name, a.inputs, data)[:samples]:
+        yield 0, feeds, a.run(feeds)
+
+
+def _graph(path: Path) -> onnx.ModelProto | None:
+    """The model in a file without its external data; None for what only onnxruntime can read, or nobody."""
+    import onnx  # noqa: PLC0415 - `zig verify` alone needs it
+    from google.protobuf.message import DecodeError  # noqa: PLC0415 - as onnx
+
+    if path.suffix == ".ort":  # onnxruntime's own format
+        return None
+    try:
+        return onnx.load(path, load_external_data=False)
+    except (DecodeError, ValueError):
+        return None
+
+
+def _serialized(name: str, model: onnx.ModelProto) -> bytes:
+    from google.protobuf.message import EncodeError  # noqa: PLC0415 - `zig verify` alone needs it
+
+    try:
+        return bytes(model.SerializeToString())
+    except (EncodeError, ValueError) as error:
+        raise ModelError(f"{name}: is too large to be run from memory; save it with external data first") from error
+
+
+Entry = TypeVar("Entry", str, int)
+
+
+def _entry(tensor: onnx.TensorProto, key: str, default: Entry) -> Entry:
+    """What a tensor says of its external data; the default where it says nothing that can be used."""
+    value = next((entry.value for entry in tensor.external_data if entry.key == key), "")
+    if isinstance(default, int):
+        return int(value) if value.isdecimal() else default
+    return value or default
+
+
+def _free_memory() -> float:
+    """Bytes that can be had without swapping; infinitely many where the system doesn't tell."""
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:
+        return math.inf
+    found = re.search(r"MemAvailable:\s+(\d+) kB", text)
+    return 1024 * int(found[1]) if found else math.inf
+
+
+def _declared(value: Any, below: int = 0) -> Input:
+    return Input(value.name, value.type, tuple(value.shape), below)
 
 
 def _check_readable(path: Path) -> None:
@@ -212,20 +464,6 @@ def _check_readable(path: Path) -> None:
         raise ModelError(f"{path}: the file is empty; export the model again")
     if not os.access(path, os.R_OK):
         raise ModelError(f"{path}: not readable; check its permissions")
-
-
-def _check_inside(path: Path) -> None:
-    """Refuse external data outside the model's folder, which onnxruntime 1.23 (the last for Python 3.10) reads."""
-    import onnx  # noqa: PLC0415 - `zig verify` alone needs it
-
-    if path.suffix == ".ort":  # onnxruntime's own format has no external data
-        return
-    folder = path.parent.resolve()
-    for tensor in onnx.load(path, load_external_data=False).graph.initializer:
-        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), None)
-        if location is not None and folder not in (folder / location).resolve().parents:
-            where = f"keeps its data in '{location}', outside the model's folder"
-            raise ModelError(f"{path}: tensor '{tensor.name}' {where}; put the data file beside the model")
 
 
 def _provider(name: str, onnxruntime: Any) -> list[tuple[str, dict[str, str]]]:
@@ -310,176 +548,19 @@ def _compatible(a: Sequence[int | str | None], b: Sequence[int | str | None]) ->
     return len(a) == len(b) and not clash
 
 
-def _inputs(a: Session, b: Session, samples: int, seed: int, data: Data | None) -> tuple[list[Feeds], bool]:
-    """The inputs to run, and whether a second one is there to measure how the outputs react."""
-    if data is not None:
-        feeds = real_feeds(a.name, a.inputs, data)[:samples]
-        return feeds, len(feeds) > 1
-    inputs = joint(a.inputs, b.inputs)
-    first, sizes = _accepted(a, inputs, seed, GUESSES)
-    more = [random_feeds(a.name, inputs, sizes, seed, index) for index in range(1, max(samples, 2))]
-    return [first, *more], bool(inputs)
-
-
 def _accepted(
-    session: Session, inputs: Mapping[str, Input], seed: int, guesses: Iterable[Sizes]
+    session: Session, inputs: Mapping[str, Input], links: Iterable[str], seed: int, guesses: Iterable[Sizes]
 ) -> tuple[Feeds, Sizes]:
-    """Random inputs that onnxruntime accepts for a model, and the sizes that made them."""
+    """Made up inputs that onnxruntime accepts for a model, and the sizes that made them."""
     refused: ModelError | None = None
     for sizes in guesses:
-        feeds = random_feeds(session.name, inputs, sizes, seed, 0)
         try:
+            feeds = random_feeds(session.name, inputs, sizes, seed, 0, states=dict.fromkeys(links))
             session.run(feeds)
+        except _ImpatientError:
+            raise
         except ModelError as error:
             refused = refused or error
         else:
             return feeds, sizes
-    raise ModelError(f"{refused}; no random input works, so give real ones by --data FILE.npz") from refused
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What is known of each output so far, sample by sample."""
-
-    a: str
-    b: str
-    rtol: float
-    atol: float
-    outputs: dict[str, OutputComparison] = field(default_factory=dict)
-    differences: dict[str, str] = field(default_factory=dict)
-    undefined: dict[str, None] = field(default_factory=dict)
-
-    def add(self, ours: dict[str, Array], theirs: dict[str, Array], reference: dict[str, Array]) -> None:
-        """Count in one sample: outputs of both models, and those of the first model on the first sample."""
-        for name in [*ours, *(name for name in theirs if name not in ours)]:
-            if name not in ours or name not in theirs:
-                owner, other = (self.a, self.b) if name in ours else (self.b, self.a)
-                self.differences.setdefault(name, f"output '{name}' of {owner} has no counterpart in {other}")
-                continue
-            self._add(name, ours[name], theirs[name], _movement(reference.get(name), ours[name]))
-
-    def _add(self, name: str, ours: Array, theirs: Array, movement: float) -> None:
-        absolute, scale, difference = _difference(name, ours, theirs)
-        if not difference and absolute > self.atol + self.rtol * scale:
-            difference = f"output '{name}' differs by {absolute:.3g} where its largest value is {scale:.3g}"
-        relative = _ratio(absolute, scale)
-        if difference:
-            self.differences.setdefault(name, difference)
-        if ours.dtype.kind in "fc" and not np.isfinite(ours).all():
-            self.undefined[name] = None
-        past = self.outputs.get(name, OutputComparison(name, ours.shape, str(ours.dtype), True, 0.0, 0.0, 0.0))
-        self.outputs[name] = OutputComparison(
-            name,
-            past.shape,
-            past.dtype,
-            past.equal and not difference,
-            max(past.max_abs, absolute),
-            max(past.max_rel, relative),
-            max(past.sensitivity, movement),
-        )
-
-    def comparison(self, samples: int, sampled: bool) -> Comparison:
-        """The verdict; `sampled` tells whether there were two inputs to compare the outputs of."""
-        outputs = list(self.outputs.values())
-        sensitivity = min((output.sensitivity for output in outputs), default=0.0) if sampled else math.nan
-        return Comparison(
-            not self.differences,
-            max((output.max_abs for output in outputs), default=0.0),
-            max((output.max_rel for output in outputs), default=0.0),
-            sensitivity,
-            outputs,
-            samples,
-            self.rtol,
-            self.atol,
-            list(self.differences.values()),
-            [*self._undefined_warnings(), *self._sensitivity_warnings(sampled)],
-        )
-
-    def _undefined_warnings(self) -> Iterator[str]:
-        for name in self.undefined:
-            yield f"output '{name}' holds NaN or infinity on these inputs; give real ones by --data FILE.npz"
-
-    def _sensitivity_warnings(self, sampled: bool) -> Iterator[str]:
-        if not sampled:
-            yield "with a single input nothing tells whether the outputs react to it at all; give two samples or more"
-            return
-        for output in self.outputs.values():
-            if output.sensitivity < INSENSITIVE:
-                share = f"{output.sensitivity:.1g} of its largest value"
-                reason = f"output '{output.name}' moves by only {share} between different inputs"
-                yield f"{reason}, so it would hide damage; give real inputs by --data FILE.npz"
-
-
-def _judge(tally: _Tally, a: Session, b: Session, feeds: list[Feeds], sampled: bool) -> Comparison:
-    reference: dict[str, Array] = {}
-    for feed in feeds:
-        ours = a.run(feed)
-        reference = reference or ours
-        try:
-            theirs = b.run(feed)
-        except ModelError as error:
-            raise VerifyError(f"{error} (an input that {a.name} accepts)") from error
-        tally.add(ours, theirs, reference)
-    return tally.comparison(len(feeds), sampled)
-
-
-def _difference(name: str, a: Array, b: Array) -> tuple[float, float, str]:
-    """Largest difference, largest magnitude of `a`, and a sentence where the two can't be compared at all."""
-    if a.shape != b.shape:
-        return math.inf, math.inf, f"output '{name}' has shape {list(a.shape)} in one and {list(b.shape)} in the other"
-    if a.dtype != b.dtype:
-        return math.inf, math.inf, f"output '{name}' is {a.dtype} in one and {b.dtype} in the other"
-    if a.dtype.kind not in "fciub":
-        same = np.array_equal(a, b)
-        return (0.0, 0.0, "") if same else (math.inf, math.inf, f"output '{name}' holds different strings")
-    exact = a.dtype.kind in "iub"
-    if exact and not np.array_equal(a, b):
-        absolute, count = _largest(_wide(a) - _wide(b)), int((a != b).sum())
-        return absolute, _largest(_wide(a)), f"output '{name}' differs in {count} of {a.size} {a.dtype} values"
-    a, b = _wide(a), _wide(b)
-    finite = np.isfinite(a)
-    if not np.array_equal(finite, np.isfinite(b)) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
-        return math.inf, math.inf, f"output '{name}' holds NaN or infinity at different places"
-    return _largest(a[finite] - b[finite]), _largest(a[finite]), ""
-
-
-def _ratio(absolute: float, scale: float) -> float:
-    if 0 < scale < math.inf:
-        return absolute / scale
-    return math.inf if absolute else 0.0
-
-
-def _movement(reference: Array | None, output: Array) -> float:
-    """How far an output is from the first sample's, as a share of its largest magnitude."""
-    if reference is None or reference.shape != output.shape:
-        return 1.0  # a shape that depends on the input has moved
-    if output.dtype.kind not in "fciub":
-        return float(not np.array_equal(reference, output))
-    a, b = _wide(reference), _wide(output)
-    finite = np.isfinite(a) & np.isfinite(b)
-    scale = max(_largest(a[finite]), _largest(b[finite]))
-    return _largest(a[finite] - b[finite]) / scale if scale else 0.0
-
-
-def _wide(array: Array) -> Array:
-    """The array in double precision, so that a difference neither overflows nor wraps around."""
-    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
-
-
-def _largest(array: Array) -> float:
-    return float(np.abs(array).max(initial=0.0))
-
-
-def _seconds(session: Session, feeds: Feeds) -> float:
-    start = time.perf_counter()
-    session.run(feeds)
-    return time.perf_counter() - start
-
-
-def _finite(value: Any) -> Any:
-    """`value` with every float that JSON can't write replaced by None."""
-    if isinstance(value, dict):
-        return {key: _finite(element) for key, element in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(element) for element in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    raise ModelError(f"{refused}; no made up input works, so give real ones by --data FILE.npz") from refused

@@ -39,13 +39,20 @@ def curve(name: str, points: Rows) -> dict[str, Any]:
     }
 
 
-def heat(rows: Rows) -> dict[str, Any]:
-    """A field of `sparsity` by `step` and `node group`, in the order in which the groups come."""
+HEATS = {  # what a share of a node group is, and the word beside its colours
+    "sparsity": ("Share of zero groups in each node group", "zero"),
+    "gates": ("Mean probability that a group stays, in each node group", "stays"),
+}
+
+
+def heat(rows: Rows, field: str = "sparsity") -> dict[str, Any]:
+    """Shares by `step` and `node group`, in the order in which the groups come."""
+    title, word = HEATS[field]
     groups = list(dict.fromkeys(row["node group"] for row in rows))
     return {
         "data": {"values": list(rows)},
         "height": 130 + 20 * len(groups),
-        "title": "Share of zero groups in each node group",
+        "title": title,
         "mark": "rect",
         "encoding": {
             "x": {
@@ -54,12 +61,12 @@ def heat(rows: Rows) -> dict[str, Any]:
             },
             "y": {"field": "node group", "type": "nominal", "sort": groups, "title": None, "axis": {"grid": False}},
             "color": {
-                "field": "sparsity", "type": "quantitative", "legend": {"format": "%", "title": "zero"},
+                "field": field, "type": "quantitative", "legend": {"format": "%", "title": word},
                 "scale": {"domain": [0, 1], "scheme": "blues"},
             },
             "tooltip": [
                 {"field": "step", "type": "ordinal"}, {"field": "node group", "type": "nominal"},
-                {"field": "sparsity", "type": "quantitative", "format": ".1%"},
+                {"field": field, "type": "quantitative", "format": ".1%"},
             ],
         },
     }  # fmt: skip

@@ -3,7 +3,8 @@
     {"step": 120, "epoch": 3, "loss": 0.41, "accuracy": 0.87, "sparsity": {"blocks.0.first": 0.25}}
 
 `step` is needed, all else optional. `sparsity` is the share of zero groups of each node group, by the node group's name
-or its number. Further numbers (`lr`, `penalty`) become curves of their own.
+or its number; `gates` (of ATO) the mean probability that they stay. Further numbers (`lr`, `penalty`) become curves of
+their own.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from zig.partition import NodeGroup
 
 LONGEST = 100_000  # lines that are read of a log
 DRAWN = 400  # points of a curve
+
+SHARES = ("sparsity", "gates")  # what a log tells of node groups
 
 Log = list[dict[str, Any]]
 
@@ -55,9 +58,10 @@ def _step(line: str, where: str) -> dict[str, Any]:
         raise UsageError(f"{where} is not JSON; a training log has one JSON object a line") from None
     if not isinstance(step, dict) or not _is_number(step.get("step")):
         raise UsageError(f"{where} has no number 'step'; see docs/app.md for what a log holds")
-    sparsity = step.get("sparsity", {})
-    if not isinstance(sparsity, dict) or not all(map(_is_number, sparsity.values())):
-        raise UsageError(f"{where}: 'sparsity' must give a number for each node group")
+    for field in SHARES:
+        shares = step.get(field, {})
+        if not isinstance(shares, dict) or not all(map(_is_number, shares.values())):
+            raise UsageError(f"{where}: '{field}' must give a number for each node group")
     return step
 
 
@@ -67,7 +71,7 @@ def _is_number(value: Any) -> bool:
 
 def curves(log: Log) -> dict[str, list[dict[str, float]]]:
     """For each number of the log its points, thinned out evenly; those that are not finite are left out."""
-    names = dict.fromkeys(name for step in log for name in step if name not in ("step", "epoch", "sparsity"))
+    names = dict.fromkeys(name for step in log for name in step if name not in ("step", "epoch", *SHARES))
     found = {}
     for name in names:
         points = [{"step": float(step["step"]), "value": float(step[name])} for step in log
@@ -77,14 +81,14 @@ def curves(log: Log) -> dict[str, list[dict[str, float]]]:
     return found
 
 
-def sparsities(log: Log) -> list[dict[str, Any]]:
-    """Sparsity as rows of step, node group and share, thinned out evenly."""
-    steps = [step for step in log if step.get("sparsity")]
+def shares(log: Log, field: str = "sparsity") -> list[dict[str, Any]]:
+    """One of `SHARES` as rows of step, node group and share, thinned out evenly."""
+    steps = [step for step in log if step.get(field)]
     kept = steps[:: max(1, math.ceil(len(steps) / 60))]
     return [
-        {"step": float(step["step"]), "node group": str(name), "sparsity": float(share)}
+        {"step": float(step["step"]), "node group": str(name), field: float(share)}
         for step in kept
-        for name, share in step["sparsity"].items()
+        for name, share in step[field].items()
     ]
 
 

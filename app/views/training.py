@@ -1,4 +1,4 @@
-"""Training: the curves of a training log, and the sparsity of each node group over time."""
+"""Training: the curves of a training log, and the sparsity and gates of each node group over time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def show() -> None:
     _last(log)
     curves = facts.curves(log)
     _curves(curves, [name for name in FIRST if name in curves])
-    _sparsity(log)
+    _shares(log)
     _curves(curves, sorted(name for name in curves if name not in FIRST))
 
 
@@ -61,7 +61,7 @@ def _curves(curves: dict[str, list[dict[str, float]]], names: list[str]) -> None
             column.vega_lite_chart(charts.curve(name, curves[name]), width="stretch")
 
 
-def _sparsity(log: facts.Log) -> None:
-    rows = facts.sparsities(log)
-    if rows:
-        st.vega_lite_chart(charts.heat(rows), width="stretch")
+def _shares(log: facts.Log) -> None:
+    for field in facts.SHARES:
+        if rows := facts.shares(log, field):
+            st.vega_lite_chart(charts.heat(rows, field), width="stretch")

@@ -166,7 +166,14 @@ def test_the_picture_is_plain_data(sample_model: Opened) -> None:
 
 LOG = [
     {"step": 10, "epoch": 0, "loss": 2.0, "accuracy": 0.1, "sparsity": {"stem": 0.0}},
-    {"step": 20, "epoch": 0, "loss": 1.0, "accuracy": 0.5, "sparsity": {"stem": 0.25, "1": 0.5, "gone": 1.0}},
+    {
+        "step": 20,
+        "epoch": 0,
+        "loss": 1.0,
+        "accuracy": 0.5,
+        "sparsity": {"stem": 0.25, "1": 0.5, "gone": 1.0},
+        "gates": {"stem": 0.75, "1": 0.5},
+    },
     {"step": 30, "epoch": 1, "loss": float("nan"), "lr": 0.1},
 ]
 
@@ -182,10 +189,12 @@ def test_training_logs_become_curves(tmp_path: Path, sample_model: Opened) -> No
     curves = training.curves(log)
     assert curves["loss"] == [{"step": 10.0, "value": 2.0}, {"step": 20.0, "value": 1.0}]
     assert set(curves) == {"loss", "accuracy", "lr"}
-    assert len(training.sparsities(log)) == 4
+    assert len(training.shares(log)) == 4
+    assert training.shares(log, "gates")[0] == {"step": 20.0, "node group": "stem", "gates": 0.75}
     assert training.last_sparsity(log, sample_model.groups) == {0: 0.25, 1: 0.5}
     assert training.last(log)["accuracy"] == 0.5
-    assert charts.heat(training.sparsities(log))["encoding"]["y"]["sort"] == ["stem", "1", "gone"]
+    assert charts.heat(training.shares(log))["encoding"]["y"]["sort"] == ["stem", "1", "gone"]
+    assert charts.heat(training.shares(log, "gates"), "gates")["encoding"]["color"]["field"] == "gates"
 
 
 def test_a_line_that_is_still_being_written_is_left_for_later(tmp_path: Path) -> None:
@@ -202,6 +211,7 @@ def test_a_line_that_is_still_being_written_is_left_for_later(tmp_path: Path) ->
         ('{"step": true}\n', "has no number 'step'"),
         ('{"step": 1, "sparsity": {"a": "b"}}\n', "must give a number"),
         ('{"step": 1, "sparsity": [1]}\n', "must give a number"),
+        ('{"step": 1, "gates": {"a": null}}\n', "'gates' must give a number"),
         ("[" * 100_000 + "\n", "is not JSON"),
     ],
 )
@@ -221,7 +231,7 @@ def test_long_logs_are_thinned_out(tmp_path: Path) -> None:
     )
     log = training.read(write_log(tmp_path / "run", text))
     assert len(training.curves(log)["loss"]) <= 400
-    assert len(training.sparsities(log)) <= 60
+    assert len(training.shares(log)) <= 60
 
 
 def test_zero_groups_are_counted(sample_path: Path, tmp_path: Path) -> None:

@@ -582,6 +582,10 @@ def _recurrent() -> Iterator[Case]:
     yield case("LSTM", "h = MatMul (x, w)\na = LSTM <hidden_size = {c}> (h, W, R, B, , , , P)\ny = Squeeze (a, one)\nz = MatMul (y, v)",
                "i: w.1 | W.2; c: B.1 P.1 R.1 R.2 W.1 | v.0", "peepholes", one=[1],
                x="s N 3", w="3 i", W="1 4*c i", R="1 4*c c", B="1 8*c", P="1 3*c", v="c 2")  # fmt: skip
+    dynamic = "a = com.microsoft.DynamicQuantizeLSTM <hidden_size = {c}> (h, W, R, B, , , , , ws, wz, rs, rz)"
+    yield case("com.microsoft.DynamicQuantizeLSTM", f"h = MatMul (x, w)\n{dynamic}\nz = MatMul (a, v)",
+               "i: w.1 | W.1; c: B.1 R.1 R.2 W.2 | v.0", x="s 2 3", w="3 i", W="int8: 1 i 4*c", R="int8: 1 c 4*c", B="1 8*c",
+               ws="positive: 1", wz=np.zeros(1, np.int8), rs="positive: 1", rz=np.zeros(1, np.int8), v="c 2")  # fmt: skip
 
 
 # -- moving data ------------------------------------------------------------------------------------------------------
@@ -682,6 +686,8 @@ def _selections() -> Iterator[Case]:
         opset=9,
         c=(4, 5),
     )
+    yield case("Slice", "n = Shape <start = 0, end = 1> (x)\nk = MatMul (u, table)\np = Slice (k, start, n, axes)\nh = MatMul (x, w)\ny = Add (h, p)\nz = MatMul (y, v)",
+               "c: table.1 w.1 | v.0; 3: table.0 u.1", "as long as the input", x="N 3", u="20 3", table="3 c", w="3 c", v="c 2", start=[0], axes=[0])  # fmt: skip
     yield sequence("Slice", "y = Slice (h, start, end, axes)", label="space", start=[1], end=[3], axes=[2])
     yield sequence(
         "Slice",
@@ -970,6 +976,23 @@ def _sequences() -> Iterator[Case]:
     yield linear("Optional", "p = Optional (h)\ny = OptionalGetElement (p)")
     yield linear("OptionalGetElement", "y = OptionalGetElement (h)")
     yield linear("OptionalHasElement", "p = OptionalHasElement (h)\nf = Cast <to = 1> (p)\ny = Mul (h, f)")
+    pick = "h = Gemm (x, w, b)\nk = Gemm (x, u)\ns = ReduceSum <keepdims = 0> (x)\np = Greater (s, zero)\n"
+    branches = "then_branch = yes () => (float[m, n] t) { t = Relu (h) }, else_branch = no () => (float[m, n] f) { f = Neg (k) }"
+    yield case(
+        "If",
+        f"{pick}r = Not (p)\ny = If (p) <{branches}>\ny_ = If (r) <{branches}>\nz = Gemm (y, v)\nz_ = Gemm (y_, v)",
+        "c: b.0 u.1 w.1 | v.0",
+        **free,
+        zero=0.0,
+    )
+    step = "body = step (int64 i, bool more, float[m, n] state) => (bool again, float[m, n] next, float[m, n] part) " \
+           "{ again = Identity (more)\nnext = Add (state, h)\npart = Mul (next, k) }"  # fmt: skip
+    yield case("Loop", f"h = Gemm (x, w, b)\nk = Gemm (x, u)\ny, parts = Loop (n, go, h) <{step}>\nz = Gemm (y, v)\ne = MatMul (parts, v)",
+               "c: b.0 u.1 w.1 | v.0", **free, n=np.array(3), go=np.array(True))  # fmt: skip
+    step = "body = step (float[m, n] state, float[m, n] now) => (float[m, n] next, float[m, n] part) " \
+           "{ r = MatMul (state, u)\ns = Add (r, now)\nnext = Tanh (s)\npart = Neg (next) }"  # fmt: skip
+    yield case("Scan", f"a = MatMul (x, w)\nh = Add (a, b)\nx_0 = Gather (h, zero)\ny, parts = Scan <num_scan_inputs = 1, {step}> (x_0, h)\n"
+               "z = MatMul (y, v)\ne = MatMul (parts, v)", "c: b.0 u.1 w.1 | u.0 v.0", **{**free, "x": "s N 3", "u": "c c"}, zero=zero)  # fmt: skip
     for name in ("BlackmanWindow", "HammingWindow", "HannWindow"):
         yield sequence(name, f"k = {name} (n)\ny = Mul (h, k)", n=np.array(5), s=(5,))
     yield sequence("MelWeightMatrix", "k = MelWeightMatrix (a, b_, c_, d_, e_)\ny = MatMul (h, k)", a=np.array(4), b_=np.array(8), c_=np.array(16),
@@ -1070,22 +1093,22 @@ def _quantized() -> Iterator[Case]:
         there, back = f"{domain}QuantizeLinear", f"{domain}DequantizeLinear"
         yield linear(there, f"q = {there} (h, sc, zp)\ny = {back} (q, sc, zp)", label="activations", **point)
         yield linear(back, f"q = {there} (h, sc, zp)\ny = {back} (q, sc, zp)", label="activations", **point)
-    yield case("DequantizeLinear", "w = DequantizeLinear <axis = 1> (wq, ws)\nh = MatMul (x, w)\nz = MatMul (h, v)", "c: wq.1 ws.0 | v.0",
+    yield case("DequantizeLinear", "w = DequantizeLinear <axis = 1> (wq, ws)\nh = MatMul (x, w)\nz = MatMul (h, v)", "c: wq.1 | v.0 ws.0",
                "channels of a weight", x="N 3", wq="int8: 3 c", ws="positive: c", v="c 2")  # fmt: skip
     yield case("DequantizeLinear", "w = DequantizeLinear <axis = 0, block_size = 2> (wq, ws)\nh = MatMul (x, w)\nz = MatMul (h, v)",
-               "c: wq.1 ws.1 | v.0", "blocks of a weight", x="N 6", wq="int8: 6 c", ws="positive: 3 c", v="c 2", opset=21)  # fmt: skip
+               "c: wq.1 | v.0 ws.1", "blocks of a weight", x="N 6", wq="int8: 6 c", ws="positive: 3 c", v="c 2", opset=21)  # fmt: skip
     yield linear("QuantizeLinear", "q = QuantizeLinear <axis = 1> (h, sc)\ny = DequantizeLinear <axis = 1> (q, sc)", "c: b.0 sc.0 w.1 | v.0",
                  "channels", sc="positive: c")  # fmt: skip
     yield linear("DynamicQuantizeLinear", "q, sc, zp = DynamicQuantizeLinear (h)\ny = Cast <to = 1> (q)", "")
     point = {"sc": np.array(0.05, np.float32), "zp": np.array(3, np.uint8)}
     before = "h = MatMul (x, w)\nq = QuantizeLinear (h, sc, zp)\n"
     ends = "f = Cast <to = 1> (i)\ny = Mul (f, m)\nz = MatMul (y, v)"
-    yield case("MatMulInteger", f"{before}i = MatMulInteger (q, wq, zp)\n{ends}", "c: w.1 | wq.0; o: m.0 | v.0 wq.1", x="N 3", w="3 c", wq="int8: c o",
+    yield case("MatMulInteger", f"{before}i = MatMulInteger (q, wq, zp)\n{ends}", "c: w.1 | wq.0; o: m.0 wq.1 | v.0", x="N 3", w="3 c", wq="int8: c o",
                m="o", v="o 2", **point)  # fmt: skip
-    yield case("MatMulInteger", f"{before}i = MatMulInteger (q, wq)\n{ends}", "o: m.0 | v.0 wq.1", "forgets the zero point", x="N 3", w="3 c",
+    yield case("MatMulInteger", f"{before}i = MatMulInteger (q, wq)\n{ends}", "c: w.1 wq.0; o: m.0 wq.1 | v.0", "forgets the zero point", x="N 3", w="3 c",
                wq="int8: c o", m="o", v="o 2", **point)  # fmt: skip
     conv = "h = Conv (x, w)\nq = QuantizeLinear (h, sc, zp)\n"
-    yield case("ConvInteger", f"{conv}i = ConvInteger (q, wq, zp)\nf = Cast <to = 1> (i)\ny = Mul (f, m)\nz = Conv (y, v)", "c: w.0 | wq.1; o: m.0 | v.1 wq.0",
+    yield case("ConvInteger", f"{conv}i = ConvInteger (q, wq, zp)\nf = Cast <to = 1> (i)\ny = Mul (f, m)\nz = Conv (y, v)", "c: w.0 | wq.1; o: m.0 wq.0 | v.1",
                x="N 3 3 3", w="c 3 1 1", wq="int8: o c 2 2", m="o 1 1", v="2 o 1 1", **point)  # fmt: skip
     out = {"ys": np.array(0.4, np.float32), "yz": np.array(7, np.uint8), "wz": np.array(0, np.int8)}
     sizes = {
@@ -1100,15 +1123,17 @@ def _quantized() -> Iterator[Case]:
     for domain in ("", f"{of}."):
         yield case(f"{domain}QLinearConv", f"{conv}i = {domain}QLinearConv (q, sc, zp, wq, ws, wz_, ys, yz)\n{back}z = Conv (y, v)",
                    "c: w.0 | wq.1; o: ws.0 | v.1 wq.0 wz_.0", **sizes, **point, **out)  # fmt: skip
+        yield case(f"{domain}QLinearConv", f"{conv}i = {domain}QLinearConv (q, sc, zp, wq, one, wz, ys, yz, bq)\n{back}z = Conv (y, v)",
+                   "c: w.0 | wq.1; o: bq.0 wq.0 | v.1", "one scale", **sizes, **point, **out, one=0.04, bq="int32: o")  # fmt: skip
     flat = {"x": "N 3", "w": "3 c", "wq": "int8: c o", "ws": "positive: o", "v": "o 2"}
     yield case("QLinearMatMul", f"{before}i = QLinearMatMul (q, sc, zp, wq, ws, wz_, ys, yz)\n{back}z = MatMul (y, v)", "c: w.1 | wq.0; o: ws.0 | v.0 wq.1 wz_.0",
                **flat, wz_="int8: o", **point, **out)  # fmt: skip
     yield case(f"{of}.QGemm", f"{before}i = {of}.QGemm (q, sc, zp, wq, ws, wz_, , ys, yz)\n{back}z = MatMul (y, v)", "c: w.1 | wq.0; o: ws.0 | v.0 wq.1 wz_.0",
                **flat, wz_="int8: o", **point, **out)  # fmt: skip
     yield case(f"{of}.MatMulIntegerToFloat", f"{before}y = {of}.MatMulIntegerToFloat (q, wq, sc, ws, zp, , k)\nz = MatMul (y, v)",
-               "c: w.1 | wq.0; o: k.0 ws.0 | v.0 wq.1", **flat, k="o", **point)  # fmt: skip
+               "c: w.1 | wq.0; o: k.0 wq.1 ws.0 | v.0", **flat, k="o", **point)  # fmt: skip
     yield case(f"{of}.DynamicQuantizeMatMul", f"h = MatMul (x, w)\ny = {of}.DynamicQuantizeMatMul (h, wq, ws, , k)\nz = MatMul (y, v)",
-               "c: w.1 | wq.0; o: k.0 ws.0 | v.0 wq.1", **flat, k="o")  # fmt: skip
+               "c: w.1 | wq.0; o: k.0 wq.1 ws.0 | v.0", **flat, k="o")  # fmt: skip
     yield case(f"{of}.MatMulNBits", f"h = MatMul (x, w)\ny = {of}.MatMulNBits <K = 32, N = {{o}}, bits = 4, block_size = 16> (h, wq, ws, , , k)\nz = MatMul (y, v)",
                "o: k.0 ws.0 | v.0 wq.0", x="N 3", w="3 32", wq="uint8: o 2 8", ws="positive: o 2", k="o", v="o 2")  # fmt: skip
     pair = "h = MatMul (x, w)\nk = MatMul (x, u)\nq = QuantizeLinear (h, sc, zp)\nr = QuantizeLinear (k, sc, zp)\n"

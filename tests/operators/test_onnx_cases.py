@@ -138,10 +138,11 @@ NOTHING_GOES = {
     "the constant of a zero slice is infinite or undefined":
         "Acosh Log Reciprocal MeanVarianceNormalization",
     "no input of theirs is of floats":
-        "And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Equal MatMulInteger Not Or QLinearMatMul Trilu Xor",
+        "And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Equal If MatMulInteger Not Or QLinearMatMul Trilu Xor",
     "their images have one channel, in a batch of one":
         "Conv DeformConv GridSample MaxUnpool Resize RoiAlign STFT Upsample",
     "they bind all that is not of size one": "AffineGrid EyeLike OptionalHasElement Pad Scatter",
+    "their state is one number": "Loop",
     "they make their result of sizes": "Constant ConstantOfShape",
 }  # fmt: skip
 _NOTHING = {name for names in NOTHING_GOES.values() for name in names.split()}

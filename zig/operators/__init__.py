@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import re
 
-from zig.operators import attention, elementwise, linear, move, normal, quantized, recurrent, reduce, sequence, walls
+from zig.operators import (
+    attention,
+    control,
+    elementwise,
+    linear,
+    move,
+    normal,
+    quantized,
+    recurrent,
+    reduce,
+    sequence,
+    walls,
+)
 from zig.operators.operator import Operator
 
 OPERATORS: dict[str, Operator] = {
@@ -17,6 +29,7 @@ OPERATORS: dict[str, Operator] = {
     **quantized.OPERATORS,
     **move.OPERATORS,
     **sequence.OPERATORS,
+    **control.OPERATORS,
     **walls.OPERATORS,
 }
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx.helper import tensor_dtype_to_np_dtype
 
-from zig.operators.operator import Operator, letters, times, zero_only
+from zig.operators.operator import ABSENT, Operator, letters, times, zero_only
 
 if TYPE_CHECKING:
     from zig.units import Call
@@ -227,7 +227,10 @@ def _many(call: Call) -> str:
 
 OPERATORS: dict[str, Operator] = {
     **{name: Operator("*b -> *b", rest=_defined(f), plain=True) for name, f in _PLAIN.items()},
-    **{name: Operator("*b -> *b", rest=f) for name, f in _WITH_ATTRIBUTES.items()},
+    **{
+        name: Operator("*b -> *b", rest=f, zero_points={0: ABSENT} if name == "Cast" else {})
+        for name, f in _WITH_ATTRIBUTES.items()
+    },
     **{
         name: Operator(aligned(rule) if name in _BY_AXIS else rule, rest=f, plain=name not in _BY_ATTRIBUTE)
         for name, (rule, f) in _BINARY.items()

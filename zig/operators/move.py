@@ -38,6 +38,20 @@ def _reshape(call: Call) -> list[Tensor | None]:
     return [_like(x, call.flow.regroup(x.axes, call.result_sizes(), call.node))]
 
 
+def _squeeze(call: Call) -> list[Tensor | None]:
+    """Axes of size one are left out: `*b ones -> *b`; what is squeezed is one when the model runs, or it fails."""
+    x, axes = call.tensor(0), _squeezed(call)
+    if axes is None or any(isinstance(size(x.axes[axis]), int) and size(x.axes[axis]) != 1 for axis in axes):
+        return _reshape(call)
+    return [_like(x, tuple(axis for i, axis in enumerate(x.axes) if i not in axes))]
+
+
+def _squeezed(call: Call) -> set[int] | None:
+    given = call.constant(1) if call.has(1) else call.attribute("axes")
+    rank = len(call.tensor(0).axes)
+    return None if given is None else {int(axis) % rank for axis in np.atleast_1d(given)}
+
+
 def _repair_reshape(cut: Cut) -> None:
     """Write the new sizes where the operand would no longer give them; a dynamic size stays a 0 or a -1."""
     before, want = cut.sizes(cut.call.inputs[0]), cut.sizes(cut.call.outputs[0])
@@ -46,7 +60,9 @@ def _repair_reshape(cut: Cut) -> None:
     if given is not None and reshaped(before, given, allowzero) == want:
         return
     old: list[Size] = [] if given is None else given.tolist()
-    left = old.index(-1) if -1 in old else next((i for i, n in enumerate(want) if not isinstance(n, int)), -1)
+    dynamic = [i for i, n in enumerate(want) if not isinstance(n, int)]
+    changed = [i for i in dynamic if not old or old[i] != want[i]]  # not to be had from the operand any more
+    left = old.index(-1) if -1 in old else next(iter(changed or dynamic), -1)
     entries: list[Size | None] = []
     for i, n in enumerate(want):
         if i == left:
@@ -120,7 +136,7 @@ def is_live(axis: Axis) -> bool:
     return any(part.live for part in axis)
 
 
-def _slice_operands(call: Call) -> list[tuple[int, int, int, int]] | None:
+def _slice_operands(call: Call) -> list[tuple[int, Size, Size, int]] | None:
     """(axis, start, end, step) of each sliced axis, or None where they are computed at run time."""
     if call.node.version < 10:
         starts, ends, axes, steps = (call.attribute(name) for name in ("starts", "ends", "axes", "steps"))
@@ -146,6 +162,8 @@ def _slice(call: Call) -> list[Tensor | None]:
         if not is_live(axes[i]):
             whole = step == 1 and start == 0 and sizes is not None and sizes[i] == x.sizes[i]
             axes[i] = axes[i] if whole else _dead_axis(call, sizes, i)
+        elif isinstance(start, Dim) or isinstance(end, Dim):
+            axes[i] = _cut_anywhere(call, axes[i], sizes, i)
         else:
             indices = np.arange(number(size(axes[i])))[_bounds(start, end, step)]
             axes[i] = axes[i] if len(indices) == size(axes[i]) and step == 1 else _pick(call, axes[i], indices)
@@ -153,14 +171,17 @@ def _slice(call: Call) -> list[Tensor | None]:
 
 
 def _unknown_slice(call: Call, x: Tensor, sizes: tuple[Size, ...] | None) -> Tensor:
-    """Bounds computed at run time: axes that keep their size pass, if no live one can be meant."""
-    if sizes is None or any(is_live(axis) and n != size(axis) for axis, n in zip(x.axes, sizes, strict=True)):
-        raise RuleError("its bounds are computed at run time")
+    """Bounds computed at run time: the axes that they are for must stay as they are, the others pass."""
     which = call.constant(3) if call.has(3) else call.attribute("axes")
+    if call.has(3) and which is None:
+        raise RuleError("its axes are computed at run time")
     touched = range(len(x.axes)) if which is None else [int(a) % len(x.axes) for a in which]
-    if any(is_live(x.axes[i]) for i in touched):
-        raise RuleError("its bounds are computed at run time")
-    return _like(x, (_dead_axis(call, sizes, i) if i in touched else axis for i, axis in enumerate(x.axes)))
+    return _like(x, (_cut_anywhere(call, a, sizes, i) if i in touched else a for i, a in enumerate(x.axes)))
+
+
+def _cut_anywhere(call: Call, axis: Axis, sizes: tuple[Size, ...] | None, i: int) -> Axis:
+    call.flow.fix(axis, call.flow.reason(f"is sliced at run time by {call.node}", call.node.name))
+    return _dead_axis(call, sizes, i)
 
 
 def _bounds(start: Size, end: Size, step: int) -> slice:
@@ -178,7 +199,7 @@ def _dead_axis(call: Call, sizes: tuple[Size, ...] | None, i: int) -> Axis:
 def _repair_slice(cut: Cut) -> None:
     """New bounds where what is kept is still a range, else a Gather."""
     operands = _slice_operands(cut.call) or []
-    changed = {}
+    changed: dict[int, tuple[Size, Size, int]] = {}
     for i, start, end, step in operands:
         axis = cut.call.tensor(0).axes[i]
         if not is_live(axis) or not cut.touches(axis):
@@ -199,7 +220,7 @@ def _repair_slice(cut: Cut) -> None:
 
 
 def _write_bounds(
-    cut: Cut, operands: list[tuple[int, int, int, int]], changed: dict[int, tuple[int, int, int]]
+    cut: Cut, operands: list[tuple[int, Size, Size, int]], changed: dict[int, tuple[Size, Size, int]]
 ) -> None:
     rows = [changed.get(i, (start, end, step)) for i, start, end, step in operands]
     starts, ends, steps = (list(column) for column in zip(*rows, strict=True))
@@ -271,7 +292,8 @@ def joined(call: Call, tensors: list[Tensor], axis: int) -> list[Tensor | None]:
         both = [tensor.axes[k] for tensor in tensors]
         axes.append(_chained(call, both) if k == i else _shared(call, both))
     const = all(tensor.const for tensor in tensors)
-    return [Tensor(tuple(axes), const, const and any(tensor.weight for tensor in tensors))]
+    number = tensors[0].number if len({tensor.number for tensor in tensors}) == 1 else np.nan
+    return [Tensor(tuple(axes), const, const and any(tensor.weight for tensor in tensors), number)]
 
 
 def _chained(call: Call, runs: list[Axis]) -> Axis:
@@ -288,10 +310,11 @@ def _chained(call: Call, runs: list[Axis]) -> Axis:
 def _shared(call: Call, both: list[Axis]) -> Axis:
     """The other axes: tied, at rest only where all operands rest at the same value."""
     columns = call.flow.align(both, call.node)
-    return tuple(_agreed(parts) for parts in columns)
+    return tuple(agreed(parts) for parts in columns)
 
 
-def _agreed(parts: list[Part]) -> Part:
+def agreed(parts: list[Part]) -> Part:
+    """The units of tied parts, at rest where all of them rest at the same value."""
     live = [part for part in parts if part.live]
     if not live:
         return parts[0]
@@ -486,7 +509,8 @@ _FROM_SIZES = """Shape Size Range Constant RandomNormal RandomUniform BlackmanWi
 OPERATORS: dict[str, Operator] = {
     "Transpose": Operator(move=_transpose),
     "Reshape": Operator(move=_reshape, data=1, repair=_repair_reshape, repairs=(1,)),
-    **{name: Operator(move=_reshape, data=1) for name in ("Flatten", "Squeeze", "Unsqueeze")},
+    **{name: Operator(move=_reshape, data=1) for name in ("Flatten", "Unsqueeze")},
+    "Squeeze": Operator(move=_squeeze, data=1),
     "Expand": Operator(move=_expand, data=1, repair=repair_sizes(1), repairs=(1,)),
     "ConstantOfShape": Operator(move=_fill, repair=repair_sizes(0), repairs=(0,)),
     "Tile": Operator(move=_tile, data=1),

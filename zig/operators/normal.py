@@ -110,7 +110,7 @@ def _write_out(cut: Cut) -> None:
     share = cut.share(axes[first:])
     if share == 1:
         return
-    x, gain, *bias = cut.node.inputs
+    x, gain, *bias = map(cut.surgeon.value, cut.call.node.inputs)
     over, op = list(range(first, len(axes))), cut.insert
 
     def mean(value: Any) -> Any:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from zig.units import Call, Tensor
 
 
+ABSENT = 99  # the place of a zero point that no operator has: 0 itself
+
+
 @dataclass(frozen=True)
 class Operator:
     """Everything zig knows about one operator."""
@@ -28,6 +31,7 @@ class Operator:
     fold: Callable[[Call], bool] | None = None  # whether a constant input folds into the bias
     contracts: bool = False  # multiplies and sums two operands
     zero_points: Mapping[int, int] = field(default_factory=dict)  # operand -> the operand that holds what stands for 0
+    ranges: bool = False  # quantises its first operand by the largest entry, so that what goes must be zero there
     feedback: str = ""  # letter of a recurrent state, summed over inside
     data: int = 0  # how many operands are data; the rest set parameters (0: all are data)
     repair: Callable[[Cut], None] | None = None  # what surgery adjusts besides cutting axes

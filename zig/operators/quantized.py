@@ -12,10 +12,11 @@ import numpy as np
 
 from zig.errors import RuleError
 from zig.operators.move import joined
-from zig.operators.operator import Operator, letters, times
+from zig.operators.operator import ABSENT, Operator, letters, times
 from zig.units import Part, Tensor
 
 if TYPE_CHECKING:
+    from zig.flow import Flow
     from zig.units import Call
 
 
@@ -38,11 +39,13 @@ def _linear(call: Call) -> str:
     """One scale, one for each index, or one for each block of an axis: `*a c *b, c, c -> *a c *b`."""
     axes = letters(len(call.tensor(0).axes))
     axis = call.attribute("axis", 1) % max(len(axes), 1)
-    x, over = " ".join(axes), axes[axis] if call.tensor(1).axes else ""
+    x, over = " ".join(axes), axes[axis]
     if call.attribute("block_size", 0):
         x, over = " ".join([*axes[:axis], f"({axes[axis]} k!)", *axes[axis + 1 :]]), x
-    carried = "~" * (not call.node.op.endswith("DequantizeLinear"))  # it divides
-    return f"{x}, {carried}{over}, {over} -> {x.replace('!', '')}"
+    divides = not call.node.op.endswith("DequantizeLinear")
+    carried = "~" * (divides or call.node.inputs[0] in call.flow.zeros)  # what is zero anyway needs no scale of zero
+    scale, zero = (_per(call, i, over) for i in (1, 2))
+    return f"{x}, {carried * bool(scale)}{scale}, {zero} -> {x.replace('!', '')}"
 
 
 def _conv(call: Call) -> str:
@@ -133,6 +136,33 @@ def _block_columns(call: Call) -> str:
     return f"*b k!, n r! z!, {scales}, ~{points}, k!, n -> *b n"
 
 
+def _quantize_dynamically(call: Call) -> list[Tensor | None]:
+    """By the largest and smallest entry and zero, which zeros don't move: `*b -> *b, , `.
+
+    The zero point is known only when the model runs, so integers count from it here, as do all nodes that read them.
+    """
+    x, (y, _, zero) = call.tensor(0), [*call.node.outputs, "", ""][:3]
+    if not _count_from(call.flow, y, zero):
+        call.flow.fix(x, call.flow.reason(f"{call.node} has a zero point that only the run tells", call.node.name))
+    call.flow.must_rest(x, call.flow.reason(f"sets the range by which {call.node} quantises", call.node.name))
+    axes = tuple(tuple(_restated(part, 0.0, 0.0) for part in axis) for axis in x.axes)
+    return [Tensor(axes), Tensor(()), Tensor((), number=0.0)]
+
+
+def _count_from(flow: Flow, integers: str, zero: str) -> bool:
+    """Whether every node that reads the integers takes this for what stands for zero."""
+    if integers in flow.graph.outputs:
+        return False
+    for node in (node for node in flow.graph.nodes if integers in (*node.inputs, *node.captured)):
+        row = flow.operators.get(node.op)
+        places = row.zero_points if row else {}
+        read = [i for i, name in enumerate(node.inputs) if name == integers]
+        known = [i in places and places[i] < len(node.inputs) and node.inputs[places[i]] == zero for i in read]
+        if not known or not all(known) or not zero:
+            return False
+    return True
+
+
 def _restated(part: Part, own: float, zero: float) -> Part:
     return part._replace(rest=np.where(part.rest == own, zero, np.nan)) if part.live else part
 
@@ -155,24 +185,27 @@ _CONV: dict[str, Any] = {
 }  # fmt: skip
 _MATMUL: dict[str, Any] = {"macs": "b m k n", "contracts": True}
 _SCALED: dict[str, Any] = {"zero_points": {0: 2, 3: 5}}
+_BIASED = {0: 2, 3: 5, 8: ABSENT}  # a bias is counted from 0
 _QUANTIZE = Operator(_linear, rest=_of(_integers, 0, 2), **_BLOCKS)
 _DEQUANTIZE = Operator(_linear, rest=_of(times, 0, 1), zero_points={0: 2}, **_BLOCKS)
-_QCONV = Operator(_conv, rest=_of(_weighed, 0, 3, 4, 8, 7), **_SCALED, **_CONV)
+_QCONV = Operator(_conv, rest=_of(_weighed, 0, 3, 4, 8, 7), zero_points=_BIASED, **_CONV)
 _QPOOL = Operator(_pool, rest=_of(_integers, 0, 4), why="slides a window over this axis", zero_points={0: 2})
 OPERATORS: dict[str, Operator] = {
     "QuantizeLinear": _QUANTIZE, "com.microsoft.QuantizeLinear": _QUANTIZE,
     "DequantizeLinear": _DEQUANTIZE, "com.microsoft.DequantizeLinear": _DEQUANTIZE,
-    "DynamicQuantizeLinear": Operator("*b! -> *b, , ", why="has a zero point that is known only when the model runs,"),
+    "DynamicQuantizeLinear": Operator(move=_quantize_dynamically),
     "QLinearConv": _QCONV, "com.microsoft.QLinearConv": _QCONV,
     "ConvInteger": Operator(_conv_integer, rest=_of(times, 0, 1), zero_points={0: 2, 1: 3}, **_CONV),
     "MatMulInteger": Operator(_product("xwmn"), rest=_of(times, 0, 1), zero_points={0: 2, 1: 3}, **_MATMUL),
     "QLinearMatMul": Operator(_product("xmmwnn--"), rest=_of(_requantized, 0, 3, 1, 4, 7), **_SCALED, **_MATMUL),
-    "com.microsoft.QGemm": Operator(_gemm, rest=_of(_weighed, 0, 3, 4, 6, 8), macs="m k n", contracts=True, **_SCALED),
+    "com.microsoft.QGemm": Operator(
+        _gemm, rest=_of(_weighed, 0, 3, 4, 6, 8), zero_points={0: 2, 3: 5, 6: ABSENT}, macs="m k n", contracts=True
+    ),
     "com.microsoft.MatMulIntegerToFloat": Operator(
         _product("xwmnmnn"), rest=_of(_numbers, 0, 1, 2, 3, 6), zero_points={0: 4, 1: 5}, **_MATMUL
     ),
     "com.microsoft.DynamicQuantizeMatMul": Operator(
-        _product("xwnnn"), rest=_of(_dynamic, 0, 1, 2, 4), zero_points={1: 3}, **_MATMUL
+        _product("xwnnn"), rest=_of(_dynamic, 0, 1, 2, 4), zero_points={1: 3}, ranges=True, **_MATMUL
     ),
     "com.microsoft.MatMulNBits": Operator(
         _block_columns, rest=_of(_blocked, 2, 5), why=_PACKED, sizes={"N": "n"}, macs="b k n", contracts=True

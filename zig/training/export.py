@@ -87,7 +87,7 @@ def export(
         if dynamic > dynamic_batch and run is _dynamo:
             continue
         try:
-            with _evaluation(model), _quiet():
+            with evaluation(model), _quiet():
                 exported = run(model, arguments, named, opset, dynamic and dynamic_batch, dynamic_axes or {})
                 _simplify(exported)
         except RuntimeError as error:  # torch.onnx derives all its errors from it
@@ -257,7 +257,7 @@ def _free_batch(value: Any, batch: int | None) -> Any:
 
 
 @contextlib.contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
+def evaluation(model: nn.Module) -> Iterator[None]:
     """Put a model into evaluation mode; each module gets its own mode back."""
     modes = {module: module.training for module in model.modules()}
     model.eval()

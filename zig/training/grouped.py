@@ -23,7 +23,7 @@ from typing_extensions import Unpack
 
 from zig.errors import PlanError
 from zig.training.bases import Base, Variant, base
-from zig.training.groups import GroupTable
+from zig.training.groups import GroupTable, refuse_sharded
 from zig.training.step import Layout, Step
 from zig.training.target import Measure, Target
 
@@ -127,6 +127,7 @@ class GroupOptimizer(Optimizer):
 
         Raises:
             PlanError: The target can't be reached, or the schedule is none.
+            UsageError: The parameters are sharded.
         """
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         self.variant: Variant = given.pop("variant", "sgd")
@@ -135,6 +136,7 @@ class GroupOptimizer(Optimizer):
         steps = given.pop("pruning_steps", 150)
         decay = given.pop("decay_steps", max(1, steps // 2))
         self.schedule = Schedule(given.pop("start_pruning_steps", 50), steps, decay)
+        refuse_sharded(p for group in self.param_groups for p in group["params"])
         self.table = groups.only({p for group in self.param_groups for p in group["params"]})
         self.target = _target(self.table, given)
         if given:
@@ -173,6 +175,10 @@ class GroupOptimizer(Optimizer):
         zero = self._progress["zero"].cpu().numpy()[: len(self.table)]
         family = self.table.node_group
         return np.bincount(family, weights=zero) / np.maximum(np.bincount(family), 1)
+
+    def facts(self) -> dict[str, float | list[float]]:
+        """What else a training log tells of this method: numbers, or lists of one for each node group."""
+        return {}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Optimize more parameters; they belong to no group of the table."""

@@ -8,7 +8,8 @@ number for each row becomes a number for each group by one `index_add_`, and com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zig.budget import Budget
+from zig.errors import UsageError
 from zig.training.link import Links
 
 if TYPE_CHECKING:
@@ -30,6 +32,20 @@ GUARD = 1e-8  # keeps a division by a norm finite
 _ROOM = 2**18  # elements that are multiplied at a time on a CPU
 
 Price = Callable[[Bools], tuple[int, int]]
+
+
+def refuse_sharded(parameters: Iterable[Tensor]) -> None:
+    """Refuse parameters of which this process has a part only, as FSDP2 leaves them.
+
+    Raises:
+        UsageError: There is one.
+    """
+    sharding = sys.modules.get("torch.distributed.tensor")  # where it is not loaded, nothing is sharded
+    if sharding is not None and any(isinstance(p, sharding.DTensor) for p in parameters):
+        raise UsageError(
+            "the parameters are DTensors (FSDP2, fully_shard): each process has some rows of them, and groups must be "
+            "seen whole; train with DistributedDataParallel instead"
+        )
 
 
 class GroupRows(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ class TrainingLog:
     """Appends what is reached to a `.jsonl` file; a line is whole or not there."""
 
     def __init__(self, path: str | Path, optimizer: GroupOptimizer, names: Sequence[str]):
-        """Begin a log, or go on with it where the optimizer has been resumed.
+        """Begin a log, or go on with it where the optimizer has been resumed: lines of later steps are taken out.
 
         Args:
             path: The file; its folder is made.
@@ -29,13 +30,28 @@ class TrainingLog:
         self.names = [name if count[name] == 1 else str(number) for number, name in enumerate(names)]
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if not optimizer.steps:
-            self.path.write_text("")
+        lines = self.path.read_text().splitlines(keepends=True) if optimizer.steps and self.path.exists() else []
+        self.path.write_text("".join(line for line in lines if _step(line) <= optimizer.steps))
 
     def write(self, **numbers: float) -> None:
-        """Add a line: the step, these numbers (`loss`, `accuracy`, `epoch`, ...), the zero share of each node group."""
-        shares = self.optimizer.node_group_sparsity
-        sparsity = {name: round(float(share), 4) for name, share in zip(self.names, shares, strict=True)}
-        line = json.dumps({"step": self.optimizer.steps, **numbers, "sparsity": sparsity})
+        """Add a line: the step, these numbers (`loss`, `accuracy`, `epoch`, ...), the zero share of each node group.
+
+        A method that tells of itself (`GroupOptimizer.facts`) is heard too.
+        """
+        told = {"sparsity": self.optimizer.node_group_sparsity.tolist(), **self.optimizer.facts()}
+        facts = {name: self._named(fact) if isinstance(fact, list) else fact for name, fact in told.items()}
+        line = json.dumps({"step": self.optimizer.steps, **numbers, **facts})
         with self.path.open("a") as file:
             file.write(line + "\n")
+
+    def _named(self, numbers: list[float]) -> dict[str, float]:
+        """Numbers of node groups by their names."""
+        return {name: round(number, 4) for name, number in zip(self.names, numbers, strict=True)}
+
+
+def _step(line: str) -> float:
+    """The step of a line; of one that was cut off when a process died, infinity."""
+    try:
+        return float(json.loads(line)["step"])
+    except json.JSONDecodeError:
+        return math.inf

@@ -13,7 +13,7 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,13 +30,16 @@ from zig.training.bases import Variant
 from zig.training.dhspg import DHSPG
 from zig.training.export import DynamicAxes, Inputs, arguments_of, export
 from zig.training.grouped import GroupOptimizer
-from zig.training.groups import GroupTable
+from zig.training.groups import GroupTable, refuse_sharded
 from zig.training.hesso import HESSO
 from zig.training.hesso_cric import HESSOCRIC
 from zig.training.hspg import HSPG
 from zig.training.link import Links, link
 from zig.training.log import TrainingLog
 from zig.training.slim import slim
+
+if TYPE_CHECKING:
+    from zig.controller.optimizer import ATOOptimizer
 
 Method = TypeVar("Method", bound=GroupOptimizer)
 
@@ -69,8 +72,10 @@ class OTO:
         Raises:
             ExportError: The model can't be exported without loss.
             LinkError: A trainable parameter can't be found in the graph.
+            UsageError: The parameters are sharded.
         """
         self.model = unwrapped(model)
+        refuse_sharded(self.model.parameters())
         self._inputs: dict[str, Any] = {"inputs": dummy_input, "keywords": keywords}
         self._axes, self._forks, self._keep = dynamic_axes, forks, tuple(keep)
         self._optimizer: GroupOptimizer | None = None
@@ -123,6 +128,14 @@ class OTO:
     def hesso_cric(self, variant: Variant = "sgd", *, params: Iterable[Any] | None = None, **options: Any) -> HESSOCRIC:
         """Make HESSO with its corrective cycle; arguments as of `hspg`, options of `HESSOCRIC`."""
         return self._made(HESSOCRIC, variant, params, options)
+
+    def ato(self, variant: Variant = "sgd", *, params: Iterable[Any] | None = None, **options: Any) -> ATOOptimizer:
+        """Make the optimizer of ATO, with a controller; arguments as of `hspg`, options of `ATOOptimizer`."""
+        from zig.controller.gates import Gates  # noqa: PLC0415 - the controller builds on this package
+        from zig.controller.optimizer import ATOOptimizer  # noqa: PLC0415
+
+        gates = Gates(self.model, self.partition, self.links)
+        return self._made(ATOOptimizer, variant, params, {"gates": gates, **options})
 
     def _made(
         self, method: type[Method], variant: Variant, params: Iterable[Any] | None, options: dict[str, Any]

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from zig.errors import ExportError, LinkError
 from zig.graph import Graph, load
 from zig.partition import Partition, analyze
-from zig.removal import choices, removable
+from zig.removal import Zeroed, choices, removable
 from zig.training.link import Links, link
 from zig.verify import Session
 
@@ -102,7 +102,7 @@ def slim(
 def _kept(partition: Partition, compressed: Graph, links: Links) -> Keep:
     """Which indices stay, by parameter and axis, under the choice of forks that made the compressed file."""
     for candidate in (partition, *choices(partition)):
-        loose, remove, _ = removable(candidate, partition.graph.array)
+        loose, remove, _ = removable(candidate, Zeroed(partition.graph))
         if _made(loose, remove, compressed):
             keep: Keep = {}
             for row in links.rows(loose):

@@ -41,8 +41,7 @@ class Target:
             raise PlanError(f"round_to is {self.round_to}; choose 1 or more")
         if self.of != "groups" and self.table.price is None:
             raise PlanError(f"the {self.of} of this table of groups are not known; make it by GroupTable.of")
-        portion = self._portions(np.zeros(len(self.table)))
-        most = self._gone(portion >= 0)
+        portion, most = self._portions(np.zeros(len(self.table))), self.most
         if self.share and not most:
             raise PlanError(
                 "no group of this model can be pruned by training; `zig analyze` says what fixes each of them"
@@ -50,6 +49,11 @@ class Target:
         widest = np.bincount(portion[portion >= 0]).max(initial=0) if self.of == "groups" else 0
         if self._aim(1.0) > most + widest / 2 / max(len(self.table), 1):
             raise PlanError(self._too_much(most))
+
+    @property
+    def most(self) -> float:
+        """The largest share that can go."""
+        return self._gone(self._portions(np.zeros(len(self.table))) >= 0)
 
     def _too_much(self, most: float) -> str:
         if self.of != "groups":

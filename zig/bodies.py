@@ -1,0 +1,228 @@
+"""The bodies of If, Loop and Scan, spread out, so that their nodes stand in the graph like any other.
+
+A Loop or Scan becomes two nodes around its body: an entry, whose results are the body's inputs, and the node itself,
+which reads what it read before, the body's inputs and the body's results. An If needs no entry. What a body reads from
+outside it reads by name, as ONNX has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto
+
+from zig.dims import Dim, Size, symbol
+
+if TYPE_CHECKING:
+    from zig.graph import Node
+
+ENTERED = {"If": ("then_branch", "else_branch"), "Loop": ("body",), "Scan": ("body",)}
+COUNTED = -1  # in place of a tensor: the number of the step, or whether there is another one
+Shape = tuple[Size, ...]
+Array = np.ndarray[Any, Any]
+Start = tuple[int, int | None]
+
+
+class Body(NamedTuple):
+    """How tensors pass in and out of the bodies of a node; places are those among all that the node reads."""
+
+    formals: list[
+        tuple[int, int | None]
+    ]  # for each input of the body: its place outside, and the axis a step leaves out
+    meets: list[
+        tuple[int, int]
+    ]  # for each result: places of both branches, or of a state's start and of what it becomes
+    stacked: list[tuple[int, int]]  # for each further result: its place, and the axis along which the steps lie
+    carries: bool  # whether what comes out of the body goes into it again
+    grown: set[str]  # inputs of the body whose sizes change from step to step
+
+
+def graphs(node: NodeProto) -> list[GraphProto]:
+    """All graphs that the attributes of a node hold."""
+    return [g for a in node.attribute for g in (*([a.g] if a.HasField("g") else ()), *a.graphs)]
+
+
+def entered(node: NodeProto, version: int) -> list[GraphProto]:
+    """The bodies that are spread out, in the order of `ENTERED`; none for other nodes, nor for the Scan of opset 8."""
+    known = node.domain in ("", "ai.onnx") and (node.op_type != "Scan" or version >= 9)
+    names = ENTERED.get(node.op_type, ()) if known else ()
+    found = {a.name: a.g for a in node.attribute}
+    return [found[name] for name in names if name in found]
+
+
+def body(node: NodeProto, inner: list[GraphProto]) -> Body:
+    """The ways in and out of the bodies of an If, a Loop or a Scan."""
+    return {"If": _if, "Loop": _loop, "Scan": _scan}[node.op_type](node, inner[0])
+
+
+def _if(_: NodeProto, branch: GraphProto) -> Body:
+    results = len(branch.output)  # after the condition come the results of one branch, then those of the other
+    return Body([], [(1 + i, 1 + results + i) for i in range(results)], [], carries=False, grown=set())
+
+
+def _loop(node: NodeProto, inner: GraphProto) -> Body:
+    first, states = len(node.input) + len(inner.input), len(inner.input) - 2
+    starts: list[Start] = [(COUNTED, None), (COUNTED, None), *((2 + i, None) for i in range(states))]
+    meets = [(2 + i, first + 1 + i) for i in range(states)]
+    stacked = [(first + i, 0) for i in range(1 + states, len(inner.output))]
+    return Body(starts, meets, stacked, carries=True, grown=set())
+
+
+def _scan(node: NodeProto, inner: GraphProto) -> Body:
+    numbers = {a.name: a.i or list(a.ints) for a in node.attribute}
+    first, steps = len(node.input) + len(inner.input), cast("int", numbers["num_scan_inputs"])
+    states = len(inner.input) - steps
+    taken, given = (cast("list[int]", numbers.get(f"scan_{way}_axes", [])) for way in ("input", "output"))
+    starts: list[Start] = [(i, None) for i in range(states)]
+    starts += [(states + i, taken[i] if taken else 0) for i in range(steps)]
+    stacked = [(first + states + i, given[i] if given else 0) for i in range(len(inner.output) - states)]
+    return Body(starts, [(i, first + i) for i in range(states)], stacked, carries=True, grown=set())
+
+
+def walk(graph: GraphProto) -> Iterator[GraphProto]:
+    """A graph and all graphs within it."""
+    yield graph
+    for node in graph.node:
+        for body in graphs(node):
+            yield from walk(body)
+
+
+def captured(node: NodeProto) -> Iterator[str]:
+    """Names that the bodies of a node read from outside."""
+    for graph in graphs(node):
+        inner = _made(graph)
+        read = [n for node in graph.node for n in (*node.input, *captured(node))] + [o.name for o in graph.output]
+        yield from (name for name in read if name and name not in inner)
+
+
+def _made(graph: GraphProto) -> dict[str, None]:
+    """The names that a graph gives to tensors, in order."""
+    made = [value.name for value in (*graph.input, *graph.initializer)]
+    return dict.fromkeys([*made, *(name for node in graph.node for name in node.output if name)])
+
+
+def named_apart(model: ModelProto) -> ModelProto:
+    """The model with a name of its own for each tensor: two bodies may use the same one."""
+    if not any(graphs(node) for node in model.graph.node):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    taken = set(_made(copy.graph))
+    for node in copy.graph.node:
+        for body in graphs(node):
+            _name_apart(body, {}, taken)
+    return copy
+
+
+def _name_apart(graph: GraphProto, outer: dict[str, str], taken: set[str]) -> None:
+    names = dict(outer)
+    for name in _made(graph):
+        names[name] = next(n for i in range(len(taken) + 1) if (n := f"{name}_{i}" if i else name) not in taken)
+        taken.add(names[name])
+    for value in (*graph.input, *graph.initializer, *graph.output, *graph.value_info):
+        value.name = names.get(value.name, value.name)
+    for node in graph.node:
+        for each in (node.input, node.output):
+            each[:] = [names.get(name, name) for name in each]
+        for body in graphs(node):
+            _name_apart(body, names, taken)
+
+
+# -- shapes -----------------------------------------------------------------------------------------------------------
+
+
+def entry_shape(node: Node, output: int, shapes: Mapping[str, Shape]) -> Shape | None:
+    """The shape of one input of a body; a state whose sizes change from step to step keeps its rank alone."""
+    assert node.body is not None
+    place, axis = node.body.formals[output]
+    if place == COUNTED:
+        return ()
+    shape, name = shapes.get(node.inputs[place]), node.outputs[output]
+    if axis is not None:
+        return without(shape, axis)
+    changes = shape is not None and name in node.body.grown
+    return tuple(open_size(name, i) for i in range(len(shape))) if shape is not None and changes else shape
+
+
+def taken(node: Node, condition: Array | None) -> int | None:
+    """Which branch an If takes (0: then, 1: else), where its condition is known before the model runs."""
+    known = node.op == "If" and condition is not None and condition.dtype != object and condition.size == 1
+    return int(not condition.item()) if known and condition is not None else None
+
+
+def result_shape(node: Node, output: int, shapes: Mapping[str, Shape], condition: Array | None = None) -> Shape | None:
+    """The shape of one result of an If, a Loop or a Scan; `condition` is what the first operand is known to hold."""
+    assert node.body is not None
+    name, meets = node.outputs[output], node.body.meets
+    if (branch := taken(node, condition)) is not None:
+        return shapes.get(node.inputs[meets[output][branch]])
+    if output < len(meets):
+        return common(name, *(shapes.get(node.inputs[place]) for place in meets[output]))
+    place, axis = node.body.stacked[output - len(meets)]
+    shape, steps = shapes.get(node.inputs[place]), _steps(node, shapes)
+    if shape is None:
+        return None
+    return with_axis(shape, axis, open_size(name, axis % (len(shape) + 1)) if steps is None else steps)
+
+
+def _steps(node: Node, shapes: Mapping[str, Shape]) -> Size | None:
+    """How many steps a Scan takes; of a Loop nobody knows."""
+    assert node.body is not None
+    for place, axis in node.body.formals:
+        if axis is not None:
+            shape = shapes.get(node.inputs[place])
+            return shape[axis] if shape else None
+    return None
+
+
+def source(node: Node, output: int) -> str:
+    """The tensor whose type a result of an entry, an If, a Loop or a Scan has; empty for a number that counts."""
+    assert node.body is not None
+    places = [meets[1] for meets in node.body.meets] + [place for place, _ in node.body.stacked]
+    if node.is_entry:
+        places = [place for place, _ in node.body.formals]
+    return "" if places[output] == COUNTED else node.inputs[places[output]]
+
+
+def growing(node: Node, shapes: Mapping[str, Shape]) -> Iterator[str]:
+    """The inputs of a body whose sizes are not those that the next step gets."""
+    if node.body is None or not node.body.carries:
+        return
+    after = dict(node.body.meets)
+    for name, (place, axis) in zip(node.formals, node.body.formals, strict=True):
+        if axis is None and place != COUNTED:
+            before = shapes.get(name)
+            if before is not None and common(name, before, shapes.get(node.inputs[after[place]])) != before:
+                yield name
+
+
+def common(name: str, *shapes: Shape | None) -> Shape | None:
+    """The sizes that shapes share; where they differ, one that is known only when the model runs."""
+    first = shapes[0]
+    if first is None or any(shape is None or len(shape) != len(first) for shape in shapes):
+        return None
+    return tuple(
+        sizes[0] if all(size == sizes[0] for size in sizes) else open_size(name, axis)
+        for axis, sizes in enumerate(zip(*(shape for shape in shapes if shape is not None), strict=True))
+    )
+
+
+def open_size(name: str, axis: int) -> Dim:
+    """The size of an axis that nothing names."""
+    return symbol(f"{name}[{axis}]")
+
+
+def without(shape: Shape | None, axis: int) -> Shape | None:
+    """A shape with one axis less: one step of a Scan."""
+    return None if not shape else tuple(size for i, size in enumerate(shape) if i != axis % len(shape))
+
+
+def with_axis(shape: Shape | None, axis: int, size: Size) -> Shape | None:
+    """A shape with one axis more: all steps together."""
+    if shape is None:
+        return None
+    axis %= len(shape) + 1
+    return (*shape[:axis], size, *shape[axis:])

@@ -1,0 +1,139 @@
+"""What is wrong with a model file: found before anything is computed, or asked for when something goes wrong.
+
+A file may be cut off, written by hand or by a tool with a fault. What zig itself relies on is checked at once (names,
+sizes, data files); the rest is for onnx's checker, which is asked only when a step fails.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import onnx
+from onnx import TensorProto
+
+from zig.errors import ModelError, ZigError
+
+if TYPE_CHECKING:
+    from zig.graph import Graph
+
+_LARGE = 1 << 20  # bytes
+_PACKED: dict[int, int] = {  # how many numbers share a byte
+    TensorProto.INT4: 2, TensorProto.UINT4: 2, TensorProto.FLOAT4E2M1: 2, TensorProto.INT2: 4, TensorProto.UINT2: 4,
+}  # fmt: skip
+
+
+def check(graph: Graph) -> None:
+    """Refuse what can't be computed with.
+
+    Raises:
+        ModelError: a tensor is read that nothing makes, is made twice, holds other than its sizes say, or keeps its
+            data in a file that is not there.
+    """
+    _check_names(graph)
+    for tensor in graph.initializers.values():
+        if tensor.data_location == TensorProto.EXTERNAL:
+            _check_file(graph, tensor)
+        else:
+            _check_size(graph, tensor)
+
+
+def _check_names(graph: Graph) -> None:
+    given = {value.name for value in graph.proto.graph.input} | graph.initializers.keys() | {""}
+    given |= {tensor.values.name for tensor in graph.proto.graph.sparse_initializer}
+    for node in graph.nodes:
+        for name in (*node.inputs, *node.captured):
+            if name not in given:
+                raise ModelError(f"{graph.name}: {node} reads tensor '{name}', which nothing makes")
+        for name in node.outputs:
+            if name and name in given:
+                raise ModelError(f"{graph.name}: {node} makes tensor '{name}', which is there already")
+        given.update(node.outputs)
+    for name in graph.outputs:
+        if name not in given:
+            raise ModelError(f"{graph.name}: nothing makes the output '{name}'")
+
+
+def _check_size(graph: Graph, tensor: TensorProto) -> None:
+    """Refuse a tensor that holds other than the numbers that its sizes need."""
+    if tensor.data_type not in TensorProto.DataType.values() or tensor.data_type == TensorProto.UNDEFINED:
+        raise ModelError(f"{graph.name}: tensor '{tensor.name}' is of no type that onnx knows ({tensor.data_type})")
+    if any(n < 0 for n in tensor.dims):
+        raise ModelError(f"{graph.name}: tensor '{tensor.name}' has a negative size ({list(tensor.dims)})")
+    needed, unit = _needed(tensor), "bytes" if tensor.HasField("raw_data") else "numbers"
+    if unit == "bytes":
+        held = tensor.ByteSize()  # with name and sizes, but to read the data of a large one would copy them
+        held = min(held, needed) if held > _LARGE else len(tensor.raw_data)
+    else:
+        held = len(getattr(tensor, onnx.helper.tensor_dtype_to_field(tensor.data_type)))
+    if held != needed:
+        raise ModelError(
+            f"{graph.name}: tensor '{tensor.name}' holds {held} {unit} instead of {needed}; the file is damaged, "
+            "export the model again"
+        )
+
+
+def _needed(tensor: TensorProto) -> int:
+    """How many bytes, or entries of a typed field, the numbers of a tensor take."""
+    count = -(-math.prod(tensor.dims) // _PACKED.get(tensor.data_type, 1))
+    width = 2 if tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128) else 1
+    if tensor.HasField("raw_data"):
+        packed = tensor.data_type in _PACKED
+        width = 1 if packed else onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return int(count * width)
+
+
+def _check_file(graph: Graph, tensor: TensorProto) -> None:
+    """Refuse external data that lie outside the model's folder, are missing or too short."""
+    entry = {e.key: e.value for e in tensor.external_data}
+    location, place = entry.get("location", ""), f"tensor '{tensor.name}'"
+    if not location or "\0" in location or graph.folder.resolve() not in (graph.folder / location).resolve().parents:
+        raise ModelError(
+            f"{graph.name}: {place} keeps its data in '{location}', outside the model's folder; put the data file "
+            "beside the model"
+        )
+    target = graph.folder / location
+    if not target.is_file():
+        raise ModelError(f"{graph.name}: the data file '{location}' of {place} is missing")
+    numbers = [entry.get("offset", "0"), entry.get("length", "0")]
+    if not all(text.isdecimal() for text in numbers):
+        raise ModelError(f"{graph.name}: {place} lies at '{numbers[0]}' in its data file, which is no place in a file")
+    if target.stat().st_size < sum(map(int, numbers)):
+        raise ModelError(f"{graph.name}: the data file '{location}' is too short for {place}")
+
+
+@contextmanager
+def blaming(name: str, model: onnx.ModelProto) -> Iterator[None]:
+    """Where a step fails on a model that is no valid ONNX, say what is wrong with the model.
+
+    Raises:
+        ModelError: the model is not valid; on a valid one the error is raised as it is.
+    """
+    try:
+        yield
+    except ZigError:
+        raise
+    except Exception as error:
+        said = complaint(model)
+        if not said:
+            raise
+        raise ModelError(f"{name}: is damaged or no valid ONNX ({said}); export the model again") from error
+
+
+def complaint(model: onnx.ModelProto) -> str:
+    """The first line of what onnx's checker and strict shape inference say against a model; "" where it is valid."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    given = {value.name for value in bare.graph.input}
+    for tensor in [tensor for tensor in bare.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]:
+        if tensor.name not in given:
+            bare.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        bare.graph.initializer.remove(tensor)
+    try:
+        onnx.checker.check_model(bare)
+        onnx.shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return ""
