@@ -305,22 +305,24 @@ def _reader() -> nn.Module:
 
 def _sentences() -> nn.Module:
     """Sentence vectors: BERT, the mean over the tokens, scaled to length one."""
-    import torch
+    from architectures import load_transformers
     from torch import nn
-    from transformers import BertConfig, BertModel
+
+    transformers = load_transformers()
 
     class Sentences(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            config = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
-            self.bert = BertModel(config, add_pooling_layer=True)
+            config = transformers.BertConfig(
+                hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
+            )
+            self.bert = transformers.BertModel(config, add_pooling_layer=True)
 
         def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
             tokens = self.bert(input_ids=input_ids, attention_mask=attention_mask)[0]
             mask = attention_mask.unsqueeze(-1).to(tokens.dtype)
             return nn.functional.normalize((tokens * mask).sum(1) / mask.sum(1).clamp(min=1e-9), dim=1)
 
-    assert torch
     return Sentences()
 
 
@@ -357,6 +359,7 @@ def export(name: str, source: Path, target: Path, opset: int = 17) -> Path:
         opset: ONNX version.
     """
     import torch
+    from architectures import quiet
     from safetensors.torch import load_file
 
     network = NETWORKS[name]
@@ -375,15 +378,15 @@ def export(name: str, source: Path, target: Path, opset: int = 17) -> Path:
         for size in network.inputs.values()
     )
     axes = {name: {0: "batch", **({1: "length"} if network.tokens else {})} for name in network.inputs}
-    torch.onnx.export(
-        module.eval(), inputs, str(target), dynamo=False, opset_version=opset, input_names=list(network.inputs),
-        dynamic_axes=axes, do_constant_folding=False,
-    )  # fmt: skip
+    with quiet():
+        torch.onnx.export(
+            module.eval(), inputs, str(target), dynamo=False, opset_version=opset, input_names=list(network.inputs),
+            dynamic_axes=axes, do_constant_folding=False,
+        )  # fmt: skip
     return target
 
 
 def _plain_name(key: str) -> str:
-    """The name of a parameter without what wrappers put in front of it."""
-    for prefix in ("module.",):
-        key = key.removeprefix(prefix)
-    return key if not key.startswith(("embeddings.", "encoder.", "pooler.")) else f"bert.{key}"
+    """The name of a parameter in our network: without the wrapper of parallel training, BERT's under a name."""
+    key = key.removeprefix("module.")
+    return f"bert.{key}" if key.startswith(("embeddings.", "encoder.", "pooler.")) else key

@@ -545,7 +545,7 @@ def test_parameters_that_are_stored_once_because_they_are_equal_go_apart(tmp_pat
         s = Relu (k)
         z = MatMul (s, u)
     """
-    model = graphs.build(text, x="2 3", w="3 6", v="6 6", u="6 2", b="6")
+    model = graphs.build(text, x="2 3", w="3 6", v="6 6", u="6 2", b=np.ones(6, np.float32))
     partition = zig.analyze(model)
     assert graphs.families(partition) == {"6: b.0 w.1 | v.0", "6: c.0 v.1 | u.0"}
     report = zig.compress(model, tmp_path / "small.onnx", graphs.half(partition))
@@ -555,3 +555,10 @@ def test_parameters_that_are_stored_once_because_they_are_equal_go_apart(tmp_pat
     zeroed = Graph(onnx.load(tmp_path / "zeroed.onnx"))
     assert not zeroed.array("b").any()
     assert zeroed.array("c").all()
+
+
+def test_one_weight_that_is_used_twice_stays_one(tmp_path: Path) -> None:
+    text = "s = Identity (w)\nh = MatMul (x, w)\nr = Relu (h)\nk = MatMul (r, s)\nz = MatMul (k, u)"
+    model = graphs.build(text, x="2 6", w="6 6", u="6 2")
+    partition = zig.analyze(model)
+    assert partition.summary()["parameters"] == 6 * 6 + 6 * 2

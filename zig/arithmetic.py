@@ -239,7 +239,11 @@ def _complete(node: Node, shapes: Shapes, values: dict[str, Array]) -> None:
         if not name or (known is not None and not any(_is_open(s, name, a) for a, s in enumerate(known))):
             continue
         sizes = _sizes(node, i, shapes, values)
-        if sizes is not None and (known is None or len(known) == len(sizes)):
+        if (
+            sizes is not None
+            and all(isinstance(s, Dim) or (s is not None and s >= 0) for s in sizes)
+            and (known is None or len(known) == len(sizes))
+        ):
             keep = known or sizes
             shapes[name] = tuple(
                 s if known is None or _is_open(k, name, a) else k
@@ -259,7 +263,8 @@ def _sizes(node: Node, output: int, shapes: Shapes, values: dict[str, Array]) ->
     inputs = [shapes.get(name) for name in node.inputs if name]
     if node.op in SIZES and inputs and inputs[0] is not None:
         try:
-            return SIZES[node.op](node, inputs, [values.get(name) for name in node.inputs])
+            found = SIZES[node.op](node, inputs, [values.get(name) for name in node.inputs])
+            return found[output] if isinstance(found, list) else found
         except (TypeError, IndexError, ValueError, KeyError, AttributeError, RuleError):
             return None  # an operand is not known in advance, so neither is the size
     if node.op in BROADCASTING and all(s is not None for s in inputs) and inputs:
@@ -394,11 +399,16 @@ def _quantized_gemm(node: Node, inputs: list[Any], _: Any) -> tuple[Size, ...]:
     return a[1 if node.attribute("transA", 0) else 0], b[0 if node.attribute("transB", 0) else 1]
 
 
+def _quantized_lstm(node: Node, inputs: list[Any], _: Any) -> list[tuple[Size, ...]]:
+    (time, batch, _), directions, hidden = inputs[0], inputs[1][0], node.attribute("hidden_size")
+    return [(time, directions, batch, hidden), (directions, batch, hidden), (directions, batch, hidden)]
+
+
 _LIKE_THE_FIRST = """BatchNormalization LayerNormalization InstanceNormalization GroupNormalization
-    SimplifiedLayerNormalization"""
+    SimplifiedLayerNormalization ai.onnx.ml.Scaler ai.onnx.ml.Imputer ai.onnx.ml.Normalizer ai.onnx.ml.Binarizer"""
 _LIKE_THE_FIRST_TOO = """Gelu BiasGelu FastGelu QuickGelu SkipLayerNormalization SkipSimplifiedLayerNormalization
     RotaryEmbedding QuantizeLinear DequantizeLinear QLinearSigmoid QLinearLeakyRelu QLinearSoftmax"""
-SIZES: dict[str, Callable[..., tuple[Size, ...]]] = {
+SIZES: dict[str, Callable[..., tuple[Size, ...] | list[tuple[Size, ...]]]] = {
     "Reshape": lambda node, ins, vals: reshaped(ins[0], vals[1], bool(node.attribute("allowzero", 0))),
     "Expand": lambda node, ins, vals: broadcast(ins[0], tuple(vals[1].tolist())),
     "ConstantOfShape": lambda node, ins, vals: tuple(vals[0].tolist()),
@@ -424,6 +434,8 @@ SIZES: dict[str, Callable[..., tuple[Size, ...]]] = {
     "com.microsoft.QGemm": _quantized_gemm,
     "com.microsoft.MatMulIntegerToFloat": lambda node, ins, vals: _matmul(node, ins[:2], vals),
     "com.microsoft.DynamicQuantizeMatMul": lambda node, ins, vals: _matmul(node, ins[:2], vals),
+    "MatMulInteger": lambda node, ins, vals: _matmul(node, ins[:2], vals),
+    "com.microsoft.DynamicQuantizeLSTM": _quantized_lstm,
     "com.microsoft.QLinearConcat": lambda node, ins, vals: _concat(node, ins[2::3], vals),
     "com.microsoft.FusedConv": _window,
     "com.microsoft.NhwcConv": _channels_last,

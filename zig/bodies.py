@@ -58,6 +58,18 @@ def body(node: NodeProto, inner: list[GraphProto]) -> Body:
     return {"If": _if, "Loop": _loop, "Scan": _scan}[node.op_type](node, inner[0])
 
 
+def fit(node: NodeProto, inner: list[GraphProto]) -> bool:
+    """Whether bodies have the inputs and results that their node needs."""
+    results, made = {len(graph.output) for graph in inner}, len(node.output)
+    if node.op_type == "If":
+        return len(inner) == len(ENTERED["If"]) and len(node.input) == 1 and results == {made}
+    given = len(inner[0].input)
+    if node.op_type == "Loop":
+        return 2 <= given == len(node.input) and results == {made + 1} and made >= given - 2
+    steps = {a.name: a.i for a in node.attribute}.get("num_scan_inputs", -1)
+    return 0 < steps <= given == len(node.input) and results == {made} and made >= given - steps
+
+
 def _if(_: NodeProto, branch: GraphProto) -> Body:
     results = len(branch.output)  # after the condition come the results of one branch, then those of the other
     return Body([], [(1 + i, 1 + results + i) for i in range(results)], [], carries=False, grown=set())

@@ -54,7 +54,6 @@ class Budget:
         self.partition = partition
         graph = partition.graph
         read = {name for node in graph.nodes for name in (*node.inputs, *node.captured)}
-        read -= _shared(partition)
         weights = {name: t for name, t in partition.flow.weights.items() if t.weight and name in read}
         others = [int(np.prod(t.dims, dtype=np.int64)) for n, t in graph.initializers.items()
                   if n in read and n not in weights and graph.is_float(n)]  # fmt: skip
@@ -96,16 +95,6 @@ class Budget:
         nodes = {node: shares[name] for node, name in readers}
         costs = [nodes.get(name, 1.0) for name, _ in self.partition.flow.costs]
         return np.array([*(shares.get(name, 1.0) for name in self._names), *costs])
-
-
-def _shared(partition: Partition) -> set[str]:
-    """Initializers that are copies of one another under every plan, but for the first: they are stored once."""
-    copies, first = partition.graph.copies, dict[tuple[Any, ...], str]()
-    for name in sorted(copies.keys() | set(copies.values()), key=lambda name: name in copies):
-        if name in partition.flow.weights:
-            parts = [part for axis in partition.flow.weights[name].axes for part in axis]
-            first.setdefault((copies.get(name, name), *(partition.zigs(p.units).tobytes() for p in parts)), name)
-    return copies.keys() - set(first.values())
 
 
 def cost(partition: Partition, remove: Mask | None = None) -> dict[str, int]:

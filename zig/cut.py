@@ -159,21 +159,12 @@ class Surgeon:
 
     def _cut_weights(self) -> None:
         changed = {name for name, t in self.flow.weights.items() if self._touches(t) or self.weights.changes(name)}
-        for copy, name in self.graph.copies.items():
-            if name in changed or copy in changed:
-                (changed.discard if self._alike(copy, name) else changed.add)(copy)
+        changed |= {copy for copy, name in self.graph.copies.items() if name in changed}
         for name, tensor in self.flow.weights.items():
             if name in changed:
                 dims = [int(self.keep(axis).sum()) for axis in tensor.axes]
                 cut = Streamed(self.graph, name, dims, self.cut_weight)
                 replace(self.stored.get(name), self.nodes.get(name), cut)
-
-    def _alike(self, copy: str, name: str) -> bool:
-        """Whether a copy of an initializer still is one."""
-        if not {copy, name} <= self.flow.weights.keys() or not self.weights.alike(copy, name):
-            return False
-        pairs = zip(self.flow.weights[copy].axes, self.flow.weights[name].axes, strict=True)
-        return all(np.array_equal(self.keep(a), self.keep(b)) for a, b in pairs)
 
     def free_name(self, name: str) -> str:
         """The name, with a number where it is taken."""

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import onnx
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 from onnx import TensorProto
 
 from zig.errors import ModelError, ZigError
@@ -33,16 +35,22 @@ def check(graph: Graph) -> None:
             data in a file that is not there.
     """
     _check_names(graph)
+    for value in (*graph.proto.graph.input, *graph.proto.graph.output):
+        if value.type.tensor_type.elem_type not in TensorProto.DataType.values():
+            raise ModelError(f"{graph.name}: '{value.name}' is of no type that onnx knows; export the model again")
     for tensor in graph.initializers.values():
         if tensor.data_location == TensorProto.EXTERNAL:
             _check_file(graph, tensor)
         else:
-            _check_size(graph, tensor)
+            check_size(graph, tensor)
 
 
 def _check_names(graph: Graph) -> None:
     given = {value.name for value in graph.proto.graph.input} | graph.initializers.keys() | {""}
     given |= {tensor.values.name for tensor in graph.proto.graph.sparse_initializer}
+    for text in (*given, *(name for node in graph.nodes for name in (node.name, node.op, *node.outputs))):
+        if not isinstance(text, str):
+            raise ModelError(f"{graph.name}: the name {text!r} is no text; the file is damaged, export the model again")
     for node in graph.nodes:
         for name in (*node.inputs, *node.captured):
             if name not in given:
@@ -52,16 +60,13 @@ def _check_names(graph: Graph) -> None:
                 raise ModelError(f"{graph.name}: {node} makes tensor '{name}', which is there already")
         given.update(node.outputs)
     for name in graph.outputs:
-        if name not in given:
+        if not name or name not in given:
             raise ModelError(f"{graph.name}: nothing makes the output '{name}'")
 
 
-def _check_size(graph: Graph, tensor: TensorProto) -> None:
+def check_size(graph: Graph, tensor: TensorProto) -> None:
     """Refuse a tensor that holds other than the numbers that its sizes need."""
-    if tensor.data_type not in TensorProto.DataType.values() or tensor.data_type == TensorProto.UNDEFINED:
-        raise ModelError(f"{graph.name}: tensor '{tensor.name}' is of no type that onnx knows ({tensor.data_type})")
-    if any(n < 0 for n in tensor.dims):
-        raise ModelError(f"{graph.name}: tensor '{tensor.name}' has a negative size ({list(tensor.dims)})")
+    _check_type(graph, tensor)
     needed, unit = _needed(tensor), "bytes" if tensor.HasField("raw_data") else "numbers"
     if unit == "bytes":
         held = tensor.ByteSize()  # with name and sizes, but to read the data of a large one would copy them
@@ -75,14 +80,26 @@ def _check_size(graph: Graph, tensor: TensorProto) -> None:
         )
 
 
+def _check_type(graph: Graph, tensor: TensorProto) -> None:
+    if tensor.data_type not in TensorProto.DataType.values() or tensor.data_type == TensorProto.UNDEFINED:
+        raise ModelError(f"{graph.name}: tensor '{tensor.name}' is of no type that onnx knows ({tensor.data_type})")
+    if any(n < 0 for n in tensor.dims):
+        raise ModelError(f"{graph.name}: tensor '{tensor.name}' has a negative size ({list(tensor.dims)})")
+
+
 def _needed(tensor: TensorProto) -> int:
     """How many bytes, or entries of a typed field, the numbers of a tensor take."""
-    count = -(-math.prod(tensor.dims) // _PACKED.get(tensor.data_type, 1))
-    width = 2 if tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128) else 1
     if tensor.HasField("raw_data"):
-        packed = tensor.data_type in _PACKED
-        width = 1 if packed else onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return int(count * width)
+        return _bytes(tensor)
+    count: int = -(-math.prod(tensor.dims) // _PACKED.get(tensor.data_type, 1))
+    return count * (2 if tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128) else 1)
+
+
+def _bytes(tensor: TensorProto) -> int:
+    """How many bytes the numbers of a tensor take."""
+    if tensor.data_type in _PACKED:
+        return int(-(-math.prod(tensor.dims) // _PACKED[tensor.data_type]))
+    return int(math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def _check_file(graph: Graph, tensor: TensorProto) -> None:
@@ -97,11 +114,25 @@ def _check_file(graph: Graph, tensor: TensorProto) -> None:
     target = graph.folder / location
     if not target.is_file():
         raise ModelError(f"{graph.name}: the data file '{location}' of {place} is missing")
-    numbers = [entry.get("offset", "0"), entry.get("length", "0")]
+    _check_type(graph, tensor)
+    needed = _bytes(tensor)
+    numbers = [entry.get("offset", "0"), entry.get("length", str(needed))]
     if not all(text.isdecimal() for text in numbers):
         raise ModelError(f"{graph.name}: {place} lies at '{numbers[0]}' in its data file, which is no place in a file")
+    if int(numbers[1]) != needed:
+        raise ModelError(f"{graph.name}: {place} needs {needed} bytes of its data file, not {numbers[1]}")
     if target.stat().st_size < sum(map(int, numbers)):
         raise ModelError(f"{graph.name}: the data file '{location}' is too short for {place}")
+
+
+def _odd_texts(message: Message) -> Iterator[object]:
+    """What should be text anywhere in a message and is not."""
+    for field, value in message.ListFields():
+        for each in [value] if isinstance(value, str | bytes | int | float | Message) else value:
+            if isinstance(each, Message):
+                yield from _odd_texts(each)
+            elif field.type == FieldDescriptor.TYPE_STRING and not isinstance(each, str):
+                yield each
 
 
 @contextmanager
@@ -124,6 +155,8 @@ def blaming(name: str, model: onnx.ModelProto) -> Iterator[None]:
 
 def complaint(model: onnx.ModelProto) -> str:
     """The first line of what onnx's checker and strict shape inference say against a model; "" where it is valid."""
+    if odd := next(_odd_texts(model), b""):
+        return f"{odd!r} is no text"
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     given = {value.name for value in bare.graph.input}

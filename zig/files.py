@@ -17,7 +17,7 @@ import onnx_ir as ir
 from zig.arithmetic import Array
 from zig.errors import UsageError
 from zig.graph import Graph
-from zig.removal import WHOLE, Zeroed
+from zig.removal import WHOLE, WORKERS, Zeroed
 
 _PROTOBUF_LIMIT = 2**31 - 2**24  # bytes; larger models need external data
 Values = Callable[[str, slice], Array]  # of some rows of an initializer
@@ -87,7 +87,8 @@ def save(model: ir.Model, target: Path, external: bool) -> Path:
     """Save a model; weights go to `<target>.data` where they were external or the file would pass protobuf's limit."""
     weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
     if external or weights > _PROTOBUF_LIMIT:
-        ir.save(model, target, external_data=f"{target.name}.data", size_threshold_bytes=_INLINE)
+        data = f"{target.name}.data"
+        ir.save(model, target, external_data=data, size_threshold_bytes=_INLINE, max_workers=WORKERS)
     else:
         ir.save(model, target)
     return target
@@ -131,6 +132,7 @@ def file_bytes(graph: Graph) -> int:
     """The size of a model on disk, with its external data."""
     if graph.path is None:
         return int(graph.proto.ByteSize())
-    entries = [{e.key: e.value for e in t.external_data} for t in graph.initializers.values() if t.external_data]
+    entries = [{e.key: e.value for e in t.external_data} for t in graph.initializers.values()
+               if t.data_location == onnx.TensorProto.EXTERNAL]  # fmt: skip
     files = {graph.path, *(graph.folder / e["location"] for e in entries)}
     return sum(file.stat().st_size for file in files)

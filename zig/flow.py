@@ -37,6 +37,7 @@ from zig.units import (
     size,
 )  # fmt: skip
 
+UNFIT = (LookupError, TypeError, ValueError, ArithmeticError)
 Column = list[tuple[int, Part]]  # parts of one size that are tied, with the operand that each came from
 Columns = list[Column]
 
@@ -131,6 +132,9 @@ class Flow(Parts):
         except RuleError as error:
             why = self.reason(f"can't be followed through {node}: {error}", node.name)
             call.outputs = self._stop(call, why)
+        except UNFIT as error:  # operands that no such operator takes; whether the model runs is onnxruntime's to say
+            what = f"its operands do not fit it ({type(error).__name__}: {error})"
+            call.outputs = self._stop(call, self.reason(f"can't be followed through {node}: {what}", node.name))
         self.calls.append(call)
         self._tensors.update({name: t for name, t in zip(node.outputs, call.outputs, strict=False) if name})
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Source = "str | os.PathLike[str] | onnx.ModelProto | Graph"
 _SMALL = 1024  # bytes of a constant that shape inference may look at
+_LEVEL = 1 << 16  # bytes of a constant that may be the same number over and over
 _STANDARD = ("", "ai.onnx")
 
 
@@ -85,7 +86,7 @@ class Graph:
         """
         self.path, self.folder = path, folder or (path.parent if path else Path())
         self.name = str(path) if path else (proto.graph.name or "the model")
-        self.proto = bodies.named_apart(inline_local_functions(proto) if proto.functions else proto)
+        self.proto = bodies.named_apart(self._inlined(proto) if proto.functions else proto)
         self.opsets = {o.domain if o.domain not in _STANDARD else "": o.version for o in proto.opset_import}
         self.initializers = {tensor.name: tensor for tensor in self.proto.graph.initializer}
         self.copies: dict[str, str] = {}  # initializers that an Identity gives, and what they are copies of
@@ -100,6 +101,13 @@ class Graph:
         for name in self.initializers:
             self.facts(name)
 
+    def _inlined(self, proto: onnx.ModelProto) -> onnx.ModelProto:
+        try:
+            return inline_local_functions(proto)
+        except (RuntimeError, onnx.checker.ValidationError) as error:
+            why = str(error).splitlines()[0]
+            raise ModelError(f"{self.name}: its functions can't be put where they are called ({why})") from error
+
     @cached_property
     def model(self) -> onnx_ir.Model:
         """The same model in onnx-ir, with memory-mapped weights, for those who only read it."""
@@ -109,6 +117,12 @@ class Graph:
         """A fresh copy of the structure for editing and saving; weights are shared, not copied."""
         import onnx_ir  # noqa: PLC0415 - a quarter of a second that the analysis does not need
 
+        for value in self.proto.graph.output:
+            if value.type.HasField("map_type") or value.type.sequence_type.elem_type.HasField("map_type"):
+                raise ModelError(
+                    f"{self.name}: output '{value.name}' is a map, which zig can't write; leave the last node (ZipMap) "
+                    "out, for example by the exporter's options={'zipmap': False}"
+                )
         model = onnx_ir.serde.deserialize_model(self.proto)
         onnx_ir.external_data.set_base_dir(model.graph, self.folder.absolute())
         return model
@@ -171,6 +185,15 @@ class Graph:
             types.update({name: first for name in node.outputs if name and not types.get(name)})
         return types
 
+    @cached_property
+    def readers(self) -> dict[str, list[Node]]:
+        """The nodes that read each tensor, as often as they do."""
+        readers: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in (*node.inputs, *node.captured):
+                readers.setdefault(name, []).append(node)
+        return readers
+
     def constant(self, name: str) -> np.ndarray[Any, Any] | None:
         """What is known of a tensor before the model runs: numbers, or an object array with `Dim`s, or None."""
         if name in self.values:
@@ -210,21 +233,31 @@ class Graph:
             if proto.op_type == "Constant" and standard and (tensor := _constant_tensor(proto)) is not None:
                 self.initializers[proto.output[0]] = tensor
                 continue
-            if proto.op_type == "Identity" and standard and proto.input[0] in self.initializers:
+            if proto.op_type == "Identity" and standard and self._is_level(proto.input[0]):
                 self._copy(proto.input[0], proto.output[0])
                 continue
             node = Node(proto, next(index), self.opsets.get("" if standard else proto.domain, 1))
-            if inner := bodies.entered(proto, node.version):
+            inner = bodies.entered(proto, node.version)
+            if inner and bodies.fit(proto, inner):
                 yield from self._spread(node, inner, index)
             yield node
 
+    def _is_level(self, name: str) -> bool:
+        """Whether an initializer is one float over and over."""
+        tensor = self.initializers.get(name)
+        if tensor is None or tensor.ByteSize() > _LEVEL or tensor.data_type not in _FLOATS or not _is_inline(tensor):
+            return False
+        damage.check_size(self, tensor)
+        values = numpy_helper.to_array(tensor)
+        return values.size > 1 and bool((values == values.flat[0]).all())
+
     def _copy(self, name: str, copy: str) -> None:
-        """An Identity of an initializer is a parameter of its own: exporters store equal parameters once."""
-        tensor = self.initializers[name]
-        if tensor.ByteSize() <= _SMALL:
-            tensor = TensorProto.FromString(tensor.SerializeToString())
-            tensor.name = copy
-        self.initializers[copy] = tensor
+        """An Identity of zeros or ones is a parameter of its own: torch's exporter stores equal parameters once.
+
+        Other parameters are never equal by chance: there the Identity stands for one weight that is used many times.
+        """
+        self.initializers[copy] = TensorProto.FromString(self.initializers[name].SerializeToString())
+        self.initializers[copy].name = copy
         self.copies[copy] = name
 
     def _spread(self, node: Node, inner: list[onnx.GraphProto], index: Iterator[int]) -> Iterator[Node]:

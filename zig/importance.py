@@ -66,7 +66,8 @@ def relative_norms(rows: Iterable[MemberRow], node_group: Units, *, p: int = 2) 
         sums += np.bincount(groups[groups >= 0], norms[groups >= 0], minlength=len(node_group))
     scores = sums if p == 1 else np.sqrt(sums)
     means = np.bincount(node_group, scores) / np.maximum(np.bincount(node_group), 1)
-    return np.asarray(scores / np.where(means > 0, means, 1.0)[node_group])
+    with np.errstate(invalid="ignore"):  # a weight may hold NaN or infinity
+        return np.asarray(scores / np.where(means > 0, means, 1.0)[node_group])
 
 
 def random(partition: Partition, *, p: int = 2, seed: int = 0) -> Scores:

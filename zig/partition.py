@@ -15,7 +15,6 @@ from zig.damage import blaming
 from zig.errors import UsageError
 from zig.flow import Flow
 from zig.graph import Graph, load
-from zig.norms import together
 from zig.operators import OPERATORS, Operator
 from zig.units import NOTHING, Fork, Part, Units
 
@@ -244,7 +243,6 @@ def analyze(
     rows = {**OPERATORS, **(operators or {})}
     if rewrite:
         rows |= {name: row.rewrite for name, row in rows.items() if row.rewrite}
-        graph = together(graph)
     with blaming(graph.name, graph.proto):
         flow = Flow(graph, rows).run()
         _keep(flow, keep)

@@ -8,7 +8,9 @@ groups that training zeroed, dead channels behind a zero BatchNorm, and channels
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +23,7 @@ from zig.plan import Plan
 from zig.units import Rest, Units
 
 WHOLE = slice(None)
+WORKERS = min(4, os.cpu_count() or 1)  # threads that read and write large weights
 
 
 class Zeroed:
@@ -49,11 +52,6 @@ class Zeroed:
             value = np.where(mask.reshape([-1] + [1] * (value.ndim - axis - 1)), zero, value)
         return value
 
-    def alike(self, copy: str, name: str) -> bool:
-        """Whether the same is zeroed in both."""
-        a, b = (self._gone.get(each, []) for each in (copy, name))
-        return len(a) == len(b) and all(i == j and np.array_equal(x, y) for (i, x), (j, y) in zip(a, b, strict=True))
-
     def changes(self, name: str) -> bool:
         """Whether an initializer may have other values than in its file, or what it is a copy of may."""
         return (
@@ -75,6 +73,7 @@ def removable(partition: Partition, weights: Zeroed) -> tuple[Partition, Mask, F
     )
     remove, constant = (np.zeros(len(loose), bool) for _ in range(2))
     resting = ActualRest(loose, weights)
+    resting.look()
     while True:
         flow = Flow(partition.graph, partition.flow.operators, resting.without(remove & ~constant)).run()
         constant |= _constants(flow, loose)
@@ -137,7 +136,9 @@ class ActualRest:
         kept = [np.ones(n, bool) if i == axis else self._kept(name, i, n) for i, n in enumerate(dims)]
         key = (name, axis, *(mask.tobytes() for mask in kept))
         if key not in self._rests:  # most axes are as they were in the round before
-            if math.prod(dims) == dims[axis]:
+            if not math.prod(dims):
+                self._rests[key] = np.full(dims[axis], self._zero(name))
+            elif math.prod(dims) == dims[axis]:
                 self._rests[key] = self.weights(name).reshape(-1).astype(np.float64)
             else:
                 self._rests[key] = np.where(self._holds(name, axis, kept), np.nan, self._zero(name))
@@ -148,19 +149,31 @@ class ActualRest:
 
         A weight is read as a whole once; after that a sample of each slice mostly tells.
         """
-        key = name, axis
-        if key not in self._sights:
-            self._sights[key] = self._look(name, axis, [np.ones_like(mask) for mask in kept])
-        sight = self._sights[key]
+        sight = self._sights[name, axis] if (name, axis) in self._sights else self._look(name, axis)
         found = sight.over(kept)
         return found if np.array_equal(found, sight.holds) else self._read(name, axis, kept)
 
-    def _look(self, name: str, axis: int, whole: list[Mask]) -> Sight:
+    def look(self) -> None:
+        """Read the large weights, several at a time: numpy lets go of the interpreter meanwhile."""
+        axes = [
+            (name, i)
+            for name, tensor in self.partition.flow.weights.items()
+            if len(self.partition.graph.pieces(name)) > 1 and sum(map(bool, tensor.axes)) > 1
+            for i, axis in enumerate(tensor.axes)
+            if axis and (name, i) not in self._sights
+        ]
+        with ThreadPoolExecutor(WORKERS) as pool:
+            for sight in [pool.submit(self._look, *each) for each in axes]:
+                sight.result()
+
+    def _look(self, name: str, axis: int) -> Sight:
+        whole = [np.ones(n, bool) for n in self.partition.graph.facts(name)[0]]
         runs = self.partition.graph.pieces(name)[: None if axis == 0 else 1]
         places = _places([len(mask[runs[0]]) if i == 0 else len(mask) for i, mask in enumerate(whole)], axis)
         other: tuple[Any, ...] = (WHOLE, *(at for i, at in enumerate(places) if i != axis))
         parts = [np.moveaxis(self.weights(name, rows), axis, 0)[other] != self._zero(name) for rows in runs]
-        return Sight(self._read(name, axis, whole), np.packbits(np.concatenate(parts), axis=1), places)
+        sight = Sight(self._read(name, axis, whole), np.packbits(np.concatenate(parts), axis=1), places)
+        return self._sights.setdefault((name, axis), sight)
 
     def _read(self, name: str, axis: int, kept: list[Mask]) -> Mask:
         found = np.zeros(len(kept[axis]), bool)
@@ -184,7 +197,7 @@ class ActualRest:
 
 
 class Sight(NamedTuple):
-    """What is remembered of the slices of a weight along an axis: which hold something, and which do at a few places."""
+    """What is remembered of the slices of a weight along an axis: which hold something, and at which places."""
 
     holds: Mask
     sample: Array  # uint8[n, _PLACES / 8], a bit for each place

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fuzz.damage import damaged
 
-SECONDS = 60  # that a trial may take
+SECONDS = 6 * 60  # that a trial of some commands may take
 MEMORY = 4 << 30  # bytes of address space that it may have
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,7 +63,7 @@ class Sandbox:
         if self.child is None:
             path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
             environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
-            command = [sys.executable, "-W", "ignore", "-m", "fuzz.sandbox", *map(str, self.more)]
+            command = [sys.executable, "-m", "fuzz.sandbox", *map(str, self.more)]
             self.child = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
             )

@@ -60,6 +60,10 @@ def test_misbehaviour_is_told_apart(code: int, error: str, words: str) -> None:
     assert bool(misbehaviour(Done("compress bad.onnx", code, "", error))) == bool(words)
 
 
+def test_a_command_that_takes_too_long_is_told() -> None:
+    assert misbehaviour(Done("verify", 2, "", "zig: error: too long", seconds=61)) == "hang: 61 s"
+
+
 @pytest.mark.parametrize(
     ("program", "words"), [("import os; os.abort()", "crash"), ("import time; time.sleep(600)", "hang")]
 )

@@ -52,6 +52,18 @@ def test_a_resumed_log_goes_on_and_a_new_one_begins_anew(tmp_path: Path) -> None
     assert [json.loads(line)["loss"] for line in path.read_text().splitlines()] == [1.0, 0.5]
 
 
+def test_a_resumed_log_takes_out_what_will_be_logged_again(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1, "loss": 4.0}\n{"step": 2, "loss": 3.0}\n{"step": 3, "loss": 2.0}\n{"step": 4, "lo')
+    oto = network()
+    optimizer = oto.dhspg(lr=0.1)
+    for _ in range(2):
+        oto.model(torch.randn(3, 4)).sum().backward()
+        optimizer.step()
+    oto.log(path).write(loss=2.5)
+    assert [json.loads(line)["loss"] for line in path.read_text().splitlines()] == [4.0, 3.0, 2.5]
+
+
 def test_there_is_no_log_without_an_optimizer(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="make the optimizer first"):
         network().log(tmp_path / "log.jsonl")

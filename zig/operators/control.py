@@ -26,7 +26,7 @@ def _body(call: Call) -> Body:
 def _through(call: Call) -> list[Tensor | None]:
     """Results of branches are tied, and a state with what the body makes of it: `*b, *b -> *b`."""
     if call.node.body is None:
-        raise RuleError("zig knows it from opset 9 on; convert the model with onnx.version_converter")
+        raise RuleError("its body has other inputs or results than it needs; zig knows Scan from opset 9 on")
     return _entry(call) if call.node.is_entry else _results(call)
 
 

@@ -153,7 +153,7 @@ def _count_from(flow: Flow, integers: str, zero: str) -> bool:
     """Whether every node that reads the integers takes this for what stands for zero."""
     if integers in flow.graph.outputs:
         return False
-    for node in (node for node in flow.graph.nodes if integers in (*node.inputs, *node.captured)):
+    for node in flow.graph.readers.get(integers, ()):
         row = flow.operators.get(node.op)
         places = row.zero_points if row else {}
         read = [i for i, name in enumerate(node.inputs) if name == integers]

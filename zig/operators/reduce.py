@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from zig.operators.operator import Operator, letters, repair_sizes, same, zero_o
 
 if TYPE_CHECKING:
     from zig.cut import Cut
-    from zig.units import Call
+    from zig.units import Call, Part
 
 
 def _reduce(bound: bool) -> Any:
@@ -38,6 +39,39 @@ def _axes(call: Call, rank: int) -> set[int]:
     return {int(a) % max(rank, 1) for a in given}  # a single number may be reduced "along" its axis 0
 
 
+def _mean(call: Call) -> str:
+    """`*a v -> *a 1`; of squared distances from the mean too, where what is gone lay at zero, see `_repair_mean`."""
+    x, over = call.tensor(0), _axes(call, len(call.tensor(0).axes))
+    if any(part.live for i in over for part in x.axes[i]) and _centre(call):
+        axes = (tuple(_at_zero(call, p) if i in over else p for p in axis) for i, axis in enumerate(x.axes))
+        call.inputs[0] = replace(x, axes=tuple(axes))
+    return _over(letters(len(x.axes)), over, False, call.attribute("keepdims", 1))
+
+
+def _at_zero(call: Call, part: Part) -> Part:
+    return part._replace(rest=call.flow.level(0.0, len(part.units))) if part.live else part
+
+
+def _centre(call: Call) -> str:
+    """The name of mean(x) where a node takes mean((x - mean(x))^2) and no other node reads the squares."""
+    squares = _maker(call, call.node.inputs[0], "Pow", "Mul")
+    apart = squares and _maker(call, squares.node.inputs[0], "Sub")
+    mean = apart and _maker(call, apart.node.inputs[1], "ReduceMean")
+    if not squares or not apart or not mean or mean.node.inputs[0] != apart.node.inputs[0]:
+        return ""
+    square = squares.tensor(1).number == 2 if squares.node.op == "Pow" else len(set(squares.node.inputs)) == 1
+    rank, graph, name = len(call.tensor(0).axes), call.flow.graph, call.node.inputs[0]
+    same = _axes(mean, rank) == _axes(call, rank) and all(c.attribute("keepdims", 1) for c in (mean, call))
+    alone = name not in graph.outputs and len(graph.readers[name]) == 1
+    return apart.node.inputs[1] if square and same and alone else ""
+
+
+def _maker(call: Call, name: str, *operators: str) -> Call | None:
+    """The call that a tensor comes from, if it is of one of these operators."""
+    made = next((other for other in reversed(call.flow.calls) if name in other.node.outputs), None)
+    return made if made and made.node.op in operators else None
+
+
 def _mean_rest(call: Call, x: Any) -> Any:
     """A constant is its own mean, but over entries that can go only zero is."""
     over = _axes(call, len(call.tensor(0).axes))
@@ -45,11 +79,23 @@ def _mean_rest(call: Call, x: Any) -> Any:
 
 
 def _repair_mean(cut: Cut) -> None:
-    """Zeros that are gone still count: the sum is divided by the length that the axis had."""
+    """Zeros that are gone still count: the sum is divided by the length that the axis had.
+
+    The variance of a share s of the entries, the others being zero, is s mean((x - m)^2) + (1 - s) m^2, m being the
+    mean: each entry that is gone was m away from it.
+    """
     axes = cut.call.tensor(0).axes
     share = cut.share(axes[i] for i in _axes(cut.call, len(axes)))
-    if share < 1:
+    if share == 1:
+        return
+    if not (centre := _centre(cut.call)):
         cut.append("Mul", np.array(share, cut.dtype))
+        return
+    m, op = cut.surgeon.value(centre), cut.insert
+    given = {name: cut.call.attribute(name) for name in ("axes", "keepdims")}
+    left = op("ReduceMean", *map(cut.surgeon.value, cut.call.node.inputs), **{k: v for k, v in given.items() if v})
+    gone = op("Mul", op("Mul", m, m), cut.constant(1 - share))
+    cut.replace(op("Add", op("Mul", left, cut.constant(share)), gone))
 
 
 def _log_of_sum(_: Call, x: Any) -> Any:
@@ -173,7 +219,7 @@ def _transform(call: Call) -> str:
 def _max_pool(call: Call) -> str:
     """Indices count all entries of a tensor, so nothing but MaxUnpool may read them: `n c *s! -> n c *t, ~n c *t`."""
     name, graph = (*call.node.outputs, "")[1], call.flow.graph
-    if name and (name in graph.outputs or any(name in n.inputs and n.op != "MaxUnpool" for n in graph.nodes)):
+    if name and (name in graph.outputs or any(node.op != "MaxUnpool" for node in graph.readers.get(name, ()))):
         raise RuleError("its indices count the entries of the whole tensor, and something reads them")
     return "n c *s! -> n c *t, ~n c *t"
 
@@ -211,7 +257,7 @@ OPERATORS: dict[str, Operator] = {
     **{  # these give a constant back as it is
         f"Reduce{name}": Operator(_reduce(bound=True), rest=same, why=_WHY, data=1) for name in ("Max", "Min")
     },
-    "ReduceMean": Operator(_reduce(bound=False), rest=_mean_rest, data=1, repair=_repair_mean),
+    "ReduceMean": Operator(_mean, rest=_mean_rest, data=1, repair=_repair_mean),
     "ReduceLogSumExp": Operator(_reduce(bound=True), why=_WHY, data=1),
     "ReduceLogSum": Operator(_reduce(bound=False), rest=_log_of_sum, data=1),
     "ReduceProd": Operator(_reduce(bound=True), rest=zero_only, why=_WHY, data=1),
