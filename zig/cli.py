@@ -384,7 +384,7 @@ def demo(
     A small residual network learns to read handwriting; files, a report and a picture are left in DIR.
     """
     with _training("demo"):
-        from zig.training.demo import run  # noqa: TID251 - a command of the training part
+        from zig.training.demo import run
     run(out, quick=quick)
 
 

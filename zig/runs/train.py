@@ -1,0 +1,103 @@
+"""A run from its file to its report, and the way from a checkpoint to a pruned model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from zig.errors import UsageError
+from zig.runs import data, models
+from zig.runs.config import Run, load
+from zig.runs.loop import CHECKPOINT, Trainer
+from zig.runs.processes import join
+from zig.runs.result import finish
+from zig.runs.standin import stand_in
+from zig.training.oto import OTO
+
+Path_ = str | os.PathLike[str]
+
+
+def train(config: Path_, *, smoke: bool = False, resume: bool = False) -> dict[str, Any]:
+    """Train, prune, compress, verify and measure, as a file says.
+
+    Args:
+        config: The YAML file; docs/runs.md has all keys.
+        smoke: Try all of it on a small stand-in for the data, with what the file has under `smoke`: train half of it,
+            save, go on from the checkpoint.
+        resume: Go on from the last checkpoint in the run's folder, or begin where there is none.
+
+    Returns:
+        The content of `report.json`; empty in a process that is not the first.
+
+    Raises:
+        UsageError: The file is wrong, or something it names is missing.
+        PlanError: The target can't be reached.
+        RunError: The loss is no number.
+        VerifyError: The compressed model would not give the same outputs.
+        KeyboardInterrupt: The process was told to stop; a checkpoint is written first.
+    """
+    run = load(config, Run, smoke=smoke)
+    with join(run.training) as processes:
+        say = Console(stderr=True, quiet=processes.rank > 0)
+        if smoke:
+            run = small(run, write=processes.rank == 0)
+            processes.wait()
+            first = Trainer(run, processes, say)
+            first.fit(first.total // 2)
+            say.print("half of it is done; going on from its checkpoint")
+        elif not resume and (Path(run.out) / CHECKPOINT).exists():
+            raise UsageError(f"{run.out} holds a checkpoint already; go on with --resume, or choose another out")
+        trainer = Trainer(run, processes, say)
+        if trainer.resume():
+            say.print(f"going on from step {trainer.step} of {trainer.total}")
+        trainer.fit()
+        return _finished(run, trainer.oto, trainer.task, say) if processes.rank == 0 else {}
+
+
+def prune_checkpoint(config: Path_, saved: Path_, *, out: Path_ | None = None, smoke: bool = False) -> dict[str, Any]:
+    """Cut the zero groups out of a trained model, and measure it before and after.
+
+    Args:
+        config: The file of the run: its model and data are used.
+        saved: A checkpoint of a run, a state dict, or a folder of `save_pretrained`.
+        out: Folder of the files; that of the run, if not given.
+        smoke: Measure on a small stand-in for the data.
+
+    Returns:
+        The content of `report.json`.
+
+    Raises:
+        UsageError: Something is missing, or does not fit together.
+        VerifyError: The compressed model would not give the same outputs.
+    """
+    run = load(config, Run, smoke=smoke)
+    run = small(run, write=True) if smoke else run
+    run = run.model_copy(update={"out": os.fspath(out or run.out)})
+    task = data.load(run.data, run.seed)
+    model = models.build(run.model.model_copy(update={"weights": os.fspath(saved)}), run.seed).eval()
+    models.check(model, task, run.model.name)
+    oto = OTO(model, task.arguments(next(data.in_order(task.held_out, 2))))
+    return _finished(run, oto, task, Console(stderr=True))
+
+
+def small(run: Run, *, write: bool) -> Run:
+    """The run on a stand-in for its data, in a folder of its own, which is emptied and filled by one process."""
+    folder = Path(f"{run.out}-smoke")
+    if write:
+        shutil.rmtree(folder, ignore_errors=True)
+    section = stand_in(run.data, folder / "data", write=write)
+    return run.model_copy(update={"out": str(folder), "data": section})
+
+
+def _finished(run: Run, oto: OTO, task: data.Task, say: Console) -> dict[str, Any]:
+    report = finish(oto, task, Path(run.out), run.training.batch_size, run.training.workers)
+    say.print(f"{', '.join(_left(Path(run.out)))} are in {run.out}", soft_wrap=True, highlight=False)
+    return report
+
+
+def _left(out: Path) -> list[str]:
+    return sorted(file.name for file in out.iterdir() if file.is_file() and not file.name.startswith("."))
