@@ -47,6 +47,11 @@ def evaluate(graph: Graph, shapes: Shapes, complete: bool = False) -> dict[str, 
     Returns:
         For each known tensor an array of numbers, or of objects where a `Dim` is among them.
     """
+    with np.errstate(all="ignore"):  # what is not a number is not known
+        return _evaluate(graph, shapes, complete)
+
+
+def _evaluate(graph: Graph, shapes: Shapes, complete: bool) -> dict[str, Array]:
     values: dict[str, Array] = {}
     for node in graph.nodes:
         _read_constants(graph, node, values)

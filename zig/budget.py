@@ -6,6 +6,7 @@ kept. So a plan is priced by one pass over the indices and one product for each 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ class Products:
         number = {key: i for i, key in enumerate(parts)}
         rows = [[number[id(part.units)] for part in product if part.live] for product in products]
         sizes = [[at_least_one(part.size) for part in product if not part.live] for product in products]
-        self.factors = np.array([np.prod(fixed, dtype=np.int64) for fixed in sizes]).astype(np.int64)
+        self.factors = np.array([float(math.prod(fixed)) for fixed in sizes])
         width = max(map(len, rows), default=0)
         self.table = np.array([row + [-1] * (width - len(row)) for row in rows], np.int64).reshape(len(rows), width)
         lengths = [len(part.units) for part in parts.values()]

@@ -51,7 +51,7 @@ class Surgeon:
                 continue
             cut = Cut(self, call)
             for attribute, letter in operator.sizes.items():
-                if call.letters.get(letter):
+                if call.letters.get(letter) and isinstance(self.size(call.letters[letter]), int):
                     cut.set_attribute(attribute, self.size(call.letters[letter]))
             if operator.repair:
                 operator.repair(cut)
@@ -139,8 +139,9 @@ class Surgeon:
                 old, new = self.graph.values.get(name), self.values.get(name)
                 if old is None or name in self.graph.initializers or (new is not None and np.array_equal(old, new)):
                     continue
-                inner = call.node.is_entry or i >= len(call.node.proto.input)
-                if old.dtype == object or inner:
+                if call.node.is_entry:  # it reads what its node reads, which is looked after there
+                    continue
+                if old.dtype == object or i >= len(call.node.proto.input):
                     raise RuleError(
                         f"{call.node} computes with a size that the cut changes; keep its weights with --keep"
                     )

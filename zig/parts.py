@@ -43,6 +43,8 @@ class Parts:
 
     def fresh(self, count: int, rest: Rest | float = 0.0) -> Part:
         """A part of new units."""
+        if count < 0:
+            raise RuleError(f"an axis can't have {count} entries")
         units = np.arange(self.count, self.count + count)
         self.count += count
         self._whole[id(units)] = units, True

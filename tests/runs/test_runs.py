@@ -35,16 +35,17 @@ from zig.training.demo import DigitNet
 
 HAS_TENSORBOARD = importlib.util.find_spec("tensorboard") is not None
 ROOT = Path(__file__).resolve().parents[2]
-SOME = ["vgg16_bn_cifar10", "bert_squad_40"]  # what the others share is tested by these
-OTHERS = [
+SEEDS = [
+    "mnist",
     "vgg16_cifar10",
+    "vgg16_bn_cifar10",
     "resnet50_cifar10",
     "resnet50_imagenet",
-    *(f"bert_squad{level}" for level in ("", "_91", "_76", "_67", "_53")),
+    *(f"bert_squad{level}" for level in ("", "_91", "_76", "_67", "_53", "_40")),
 ]
 
 
-@pytest.mark.parametrize("name", [*SOME, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
+@pytest.mark.parametrize("name", SEEDS)
 def test_smoke(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needed = {"resnet50_imagenet": "torchvision"} if "bert" not in name else {name: "transformers"}
     if name in needed:

@@ -1,0 +1,222 @@
+"""What the three methods share: the network, its importance, its files, and the way from a choice to a result."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from zig.errors import PlanError, UsageError
+from zig.importance import Scores
+from zig.latency import Latency
+from zig.partition import Partition
+from zig.plan import Plan
+from zig.search.network import File, Mode, Network
+from zig.search.record import read, write_json
+from zig.search.space import Choice, Dial, Space, every_width
+from zig.surgery import Report
+from zig.training.export import Inputs
+
+SPEC = "zig plan"
+Tell = Callable[[int, int], None]
+
+
+class Pruner:
+    """A network, and what a search found for it.
+
+    Attributes:
+        network: The torch model or ONNX file with its groups.
+        folder: Where files of searches lie.
+        choice: What the last budget led to.
+        latency: Times of plans, once `measure_latency` was called.
+    """
+
+    def __init__(
+        self, model: nn.Module | str | os.PathLike[str], inputs: Inputs | None = None, *,
+        folder: str | os.PathLike[str] = ".zig", scores: Scores | None = None, forks: str = "heads",
+        keep: Iterable[str] = (), **options: Any,
+    ):  # fmt: skip
+        """Find the groups of a model.
+
+        Args:
+            model: A torch model, or the path of an ONNX file; an evaluation then gets the path of a file with zeros.
+            inputs: What a torch model reads, as for `zig.OTO`.
+            folder: Where files of searches go.
+            scores: Importance of each group, float64[G]; else the magnitude of its weights.
+            forks: As for `zig.analyze`.
+            keep: As for `zig.analyze`.
+            **options: `keywords` and `dynamic_axes` of `zig.OTO`.
+
+        Raises:
+            UsageError: There are no inputs for a torch model.
+            ExportError: The model can't be exported without loss.
+            ModelError: The file can't be read.
+        """
+        self.network: Network | File
+        if isinstance(model, nn.Module):
+            if inputs is None:
+                raise UsageError("a torch model needs inputs to be exported; give a tensor as it reads")
+            self.network = Network(model, inputs, forks=forks, keep=keep, **options)
+        else:
+            self.network = File(model, forks=forks, keep=keep)
+        self.folder, self._scores = Path(folder), scores
+        self.choice: Choice | None = None
+        self.latency: Latency | None = None
+        self._space: Space | None = None
+        self._whole: frozenset[int] = frozenset()  # node groups that stay whole in any case
+
+    @property
+    def partition(self) -> Partition:
+        """The groups."""
+        return self.network.partition
+
+    @property
+    def scores(self) -> Scores:
+        """The importance of each group as the weights are now, float64[G]."""
+        return self.network.magnitude() if self._scores is None else np.asarray(self._scores, np.float64)
+
+    def file(self, kind: str) -> Path:
+        """Where this network's file of some kind lies; other networks of the same class have other files."""
+        return self.folder / f"{self.network.name}-{self.network.digest[:8]}.{kind}.json"
+
+    # --- latency ---------------------------------------------------------------------------------------------------
+
+    def measure_latency(
+        self, provider: str = "cpu", *, runs: int = 15, forced: bool = False, progress: Tell | None = None
+    ) -> Latency:
+        """Measure the times of the network's layers on this machine, so that latency can be a budget.
+
+        Args:
+            provider: Where onnxruntime runs: `cpu`, `cuda`, ...
+            runs: How many runs a time is the fastest of.
+            forced: Whether to measure anew what a file from before has.
+            progress: Called with the number of kinds of layers measured, and to measure.
+
+        Raises:
+            UsageError: The provider is missing here.
+        """
+        file = self.file(f"{provider}.latency")
+        if file.exists() and not forced:
+            self.latency = Latency.from_dict(self.partition, read(file, "tables"))
+        else:
+            made = Latency.measure(
+                self.partition, provider=provider, runs=runs, kernels=self._kernels(), progress=progress
+            )
+            write_json(file, {"zig": "latency", "network": self.network.name, **made.to_dict()})
+            self.latency = made
+        if self._space is not None:
+            self._space.time_by(self.latency)
+        return self.latency
+
+    def _kernels(self) -> dict[str, Sequence[int]]:
+        """Kernel sizes that a weight may have besides its own."""
+        return {}
+
+    def predicted_and_measured(self, runs: int = 30) -> tuple[float, float]:
+        """Milliseconds of what was chosen last: by the tables, and by onnxruntime on this machine.
+
+        Raises:
+            UsageError: Nothing is chosen yet, or nothing measured.
+        """
+        if self.latency is None:
+            raise UsageError("no latency is known yet; call measure_latency first")
+        remove = self.plan().remove
+        return self.latency(remove), self.latency.timed(remove, runs)
+
+    # --- from a choice to a result ---------------------------------------------------------------------------------
+
+    def space(self, *, excludes: Iterable[Any] = (), round_to: int = 1) -> Space:
+        """All widths that may be chosen.
+
+        Args:
+            excludes: Modules, paths of modules, or patterns of parameter names whose node groups stay whole.
+            round_to: Widths are whole or multiples of this.
+
+        Raises:
+            UsageError: Something excluded is no part of the network.
+            PlanError: Nothing is left to prune.
+        """
+        without = self.network.families_of(excludes) | self._whole
+        return self._made(every_width(self.partition, round_to=round_to, without=without))
+
+    def _made(self, dials: list[Dial]) -> Space:
+        if not dials:
+            raise PlanError(f"nothing of {self.network.name} can be pruned; `zig analyze` says what fixes each part")
+        return Space(self.partition, self.scores, dials, timing=self.latency)
+
+    def plan(self) -> Plan:
+        """The plan that the last choice means.
+
+        Raises:
+            UsageError: Nothing was chosen yet.
+        """
+        if self.choice is None or self._space is None:
+            raise UsageError("nothing is chosen yet; call prune first")
+        return Plan(self.partition, self._space.remove(self.choice.setting))
+
+    def compress(self, target: str | os.PathLike[str], model: nn.Module | None = None) -> Report:
+        """Write the small ONNX file, compared with the full one by onnxruntime.
+
+        Args:
+            target: For an ONNX file, the file to write; for a torch model, a folder for `<name>_full.onnx` and
+                `<name>_compressed.onnx`.
+            model: A sparse model that was retrained; else the plan is applied to the network as it is.
+
+        Raises:
+            UsageError: Nothing was chosen yet.
+            VerifyError: The outputs differ.
+        """
+        if isinstance(self.network, File):
+            return self.network.compress(self.plan().remove, target)
+        return self.network.compress(model, target) if model is not None else self._slim(target)[1]
+
+    def _slim(self, target: str | os.PathLike[str] | None = None) -> tuple[nn.Module, Report]:
+        assert isinstance(self.network, Network)
+        return self.network.slim(self.plan().remove, target)
+
+    def _take(self, space: Space, choice: Choice) -> None:
+        """Remember a choice, and write it down for people and for `spec=`."""
+        self._space, self.choice = space, choice
+        write_json(self.file(f"{choice.of}-{choice.asked:g}.plan"), self._spec(space, choice))
+
+    def _spec(self, space: Space, choice: Choice) -> dict[str, Any]:
+        kept = space.kept(choice.setting)
+        widths = [
+            {"id": g.id, "name": g.name, "size": g.size, "kept": int(kept[g.id])} for g in self.partition.node_groups
+        ]
+        costs = {of: [space.whole[of], cost] for of, cost in space.costs(choice.setting).items()}
+        return {
+            "zig": SPEC, "network": self.network.name, "digest": self.network.digest, "of": choice.of,
+            "asked": choice.asked, "reached": choice.reached, "met": choice.met, "costs": costs, "node_groups": widths,
+        }  # fmt: skip
+
+    def _given(self, space: Space, spec: str | os.PathLike[str] | Mapping[str, Any]) -> Choice:
+        """The choice that a file of an earlier `prune` holds, or its content.
+
+        Raises:
+            UsageError: It is of another network, or of widths that are excluded now.
+        """
+        content = dict(spec) if isinstance(spec, Mapping) else read(Path(spec), "node_groups")
+        if content.get("zig") != SPEC or content.get("digest") != self.network.digest:
+            raise UsageError(f"this plan is for another network than {self.network.name}; make it anew")
+        wanted = {entry["id"]: entry["kept"] for entry in content["node_groups"]}
+        setting = space.full.copy()
+        for i, dial in enumerate(space.dials):
+            if wanted.get(dial.family, dial.options[0]) not in dial.options:
+                raise UsageError(f"width {wanted[dial.family]} of {dial.name} is no multiple of round_to")
+            setting[i] = dial.options.index(wanted.get(dial.family, dial.options[0]))
+        return space.choice(setting, content["asked"], content["of"])
+
+    def _result(self, mode: Mode) -> nn.Module:
+        """The model without what the choice removes.
+
+        Raises:
+            UsageError: The network is a file.
+        """
+        if isinstance(self.network, File):
+            raise UsageError(f"{self.network.model} is a file; take plan(), or write the small file with compress()")
+        return self.network.pruned(self.plan().remove, mode)
