@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper, parser
+from tiny_run import config  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIM = ROOT.parent / "shared" / "torchvision_shim.py"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from children import start
-from conftest import DIGITNET, Write
+from tiny_run import DIGITNET, Write
 from torch.utils._pytree import tree_flatten
 
 from zig.runs import checkpoint

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from children import start
-from conftest import DIGITNET, Write, fitted
+from tiny_run import DIGITNET, Write, fitted
 from torch import distributed, nn
 
 from zig import OTO

@@ -16,10 +16,10 @@ import onnx
 import pytest
 import torch
 from children import start
-from conftest import Write, fitted
 from dropping import Dropping
 from rich.console import Console
 from test_killed import bits, same
+from tiny_run import Write, fitted
 
 from zig import OTO
 from zig.cli import main

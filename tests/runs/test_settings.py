@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY, Write
+from tiny_run import TINY, Write
 
 from zig.errors import PlanError, UsageError, ZigError
 from zig.runs.__main__ import page

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from rich.console import Console
 
-from zig.runs.config import Run, load, merged
-from zig.runs.loop import Trainer
-from zig.runs.processes import join
+if TYPE_CHECKING:
+    from zig.runs.loop import Trainer
 
 TINY: dict[str, Any] = {
     "model": {"name": "dropping:Dropping"},
@@ -29,6 +28,10 @@ DIGITNET = {"name": "zig.training.demo:DigitNet", "options": {"width": 8}}  # wi
 
 def fitted(path: Path, until: int | None = None) -> Trainer:
     """A run that is trained, with all that it writes but the models."""
+    from zig.runs.config import Run, load
+    from zig.runs.loop import Trainer
+    from zig.runs.processes import join
+
     run = load(path, Run)
     with join(run.training) as processes:
         trainer = Trainer(run, processes, Console(quiet=True))
@@ -40,6 +43,7 @@ def fitted(path: Path, until: int | None = None) -> Trainer:
 @pytest.fixture
 def config(tmp_path: Path) -> Write:
     """Writes a file of a tiny run, with what it is told in place; its folder is `tmp_path`/NAME."""
+    from zig.runs.config import merged
 
     def write(name: str = "run", **changes: Any) -> Path:
         content = merged({"out": str(tmp_path / name), **TINY}, changes)
