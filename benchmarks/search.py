@@ -203,7 +203,7 @@ def overhead(say: Console) -> None:
     """ResNet-50 at 64 x 64: the analysis with and without its masks, as a ratio of CPU time."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model, x = zoo.torchvision_models().resnet50().eval(), torch.zeros(32, 3, 64, 64)
+    model, x = zoo.torchvision_models().resnet50().eval(), torch.zeros(64, 3, 64, 64)
     spent = [0.0]
 
     def evaluate(candidate: nn.Module) -> float:
@@ -220,7 +220,7 @@ def overhead(say: Console) -> None:
         total = time.process_time() - start
     count = 1 + int(np.isfinite(found.metrics).sum())
     say.print(
-        f"ResNet-50: {count} evaluations of 32 images of 64 x 64 in {spent[0]:.1f} s of CPU, the rest of the analysis "
+        f"ResNet-50: {count} evaluations of 64 images of 64 x 64 in {spent[0]:.1f} s of CPU, the rest of the analysis "
         f"{total - spent[0]:.2f} s: {(total - spent[0]) / count * 1e3:.1f} ms each, {(total / spent[0] - 1):.2%}",
         highlight=False,
     )
