@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from zig.budget import Budget
 from zig.errors import PlanError
 from zig.importance import CRITERIA, Scores
 from zig.partition import Mask, Partition
+from zig.units import Units
 
 MEASURES = ("params", "macs", "groups")
 SCOPES = ("global", "local")
@@ -94,21 +94,45 @@ def _check(partition: Partition, ratio: float, of: str, criterion: str | Scores,
         raise PlanError(f"round_to must be at least 1, not {round_to}")
 
 
+def rank(partition: Partition, scores: Scores) -> Units:
+    """The place of each group within its node group, 0 for the most important, int64[G]."""
+    family = partition.node_group
+    order = np.lexsort((-scores, family))
+    starts = np.concatenate([[0], np.cumsum(np.bincount(family))])[:-1]
+    place = np.empty(len(family), np.int64)
+    place[order] = np.arange(len(family)) - starts[family[order]] if len(family) else []
+    return place
+
+
+def portions(partition: Partition, round_to: int = 1) -> Units:
+    """How many groups of each node group make `round_to` indices of its narrowest axis, int64[F].
+
+    Raises:
+        PlanError: `round_to` is less than 1.
+    """
+    if round_to < 1:
+        raise PlanError(f"round_to must be at least 1, not {round_to}")
+    narrowest = np.full(int(partition.node_group.max(initial=-1)) + 1, np.iinfo(np.int64).max)
+    for row in partition.rows:
+        live = row.groups[row.groups >= 0]
+        counts = np.bincount(live, minlength=len(partition))[live]
+        np.minimum.at(narrowest, partition.node_group[live], counts)
+    steps: Units = round_to // np.gcd(round_to, narrowest)
+    return steps
+
+
 class _Ladder:
     """Plans from nothing removed (rung 0) to everything that may go, one group more on each rung."""
 
     def __init__(self, partition: Partition, scores: Scores, scope: str, round_to: int):
-        self.partition, self.round_to = partition, round_to
+        self.partition = partition
         family = partition.node_group
         self.sizes = np.bincount(family)
-        by_family = np.lexsort((-scores, family))  # most important first within each node group
-        starts = np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
-        self.rank = np.empty(len(scores), np.int64)
-        self.rank[by_family] = np.arange(len(scores)) - starts[family[by_family]]
+        self.rank = rank(partition, scores)
         share = (self.sizes[family] - self.rank) / self.sizes[family]  # how much of its family is gone once it goes
         order = np.argsort(scores if scope == "global" else share, kind="stable")
         self.order = order[self.rank[order] > 0]  # the best of each node group stays
-        self.step = self._steps(partition)
+        self.step = portions(partition, round_to)
 
     def climb(self, ratio: float, of: str) -> Mask:
         """The rung nearest to the ratio, found by bisection: every rung removes more than the one below."""
@@ -134,14 +158,5 @@ class _Ladder:
         kept = np.minimum(-(-kept // self.step) * self.step, self.sizes)
         return np.asarray(self.rank >= kept[family])
 
-    def _steps(self, partition: Partition) -> Any:
-        """How many groups make `round_to` indices of the narrowest axis of each node group."""
-        narrowest = np.full(len(self.sizes), np.iinfo(np.int64).max)
-        for row in partition.rows:
-            live = row.groups[row.groups >= 0]
-            counts = np.bincount(live, minlength=len(partition))[live]
-            np.minimum.at(narrowest, partition.node_group[live], counts)
-        return self.round_to // np.gcd(self.round_to, narrowest)
 
-
-__all__ = ["MEASURES", "SCOPES", "Plan", "prune"]
+__all__ = ["MEASURES", "SCOPES", "Plan", "portions", "prune", "rank"]

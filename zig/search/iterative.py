@@ -17,11 +17,11 @@ from torch import nn
 
 from zig.errors import PlanError, UsageError
 from zig.partition import Mask
-from zig.plan import Plan
+from zig.plan import Plan, rank
 from zig.search.network import Mode
 from zig.search.pruner import Pruner
 from zig.search.record import Best, Evaluate, Progress, Record, Trial, better, evaluate
-from zig.search.space import Choice, Floats, Space, rank
+from zig.search.space import Choice, Floats, Space
 
 RATIOS = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
 _BASELINE = "baseline"

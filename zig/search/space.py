@@ -21,6 +21,7 @@ from zig.budget import Budget
 from zig.errors import PlanError, UsageError
 from zig.importance import Scores
 from zig.partition import Mask, Partition
+from zig.plan import portions, rank
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -250,33 +251,6 @@ class Space:
         """The settings that are a step of each of two dials away, or two steps of one."""
         near = {tuple(second.tolist()) for first in self._one_step(setting) for second in self._one_step(first)}
         return [np.array(other, np.int64) for other in sorted(near)]
-
-
-def rank(partition: Partition, scores: Scores) -> Ints:
-    """The place of each group within its node group, 0 for the most important, int64[G]."""
-    family = partition.node_group
-    order = np.lexsort((-scores, family))
-    starts = np.concatenate([[0], np.cumsum(np.bincount(family))])[:-1]
-    place = np.empty(len(family), np.int64)
-    place[order] = np.arange(len(family)) - starts[family[order]] if len(family) else []
-    return place
-
-
-def portions(partition: Partition, round_to: int = 1) -> Ints:
-    """How many groups of each node group make `round_to` indices of its narrowest axis, int64[F].
-
-    Raises:
-        PlanError: `round_to` is less than 1.
-    """
-    if round_to < 1:
-        raise PlanError(f"round_to must be at least 1, not {round_to}")
-    narrowest = np.full(len(partition.node_groups), np.iinfo(np.int64).max)
-    for row in partition.rows:
-        live = row.groups[row.groups >= 0]
-        counts = np.bincount(live, minlength=len(partition))[live]
-        np.minimum.at(narrowest, partition.node_group[live], counts)
-    steps: Ints = round_to // np.gcd(round_to, narrowest)
-    return steps
 
 
 def every_width(partition: Partition, *, round_to: int = 1, without: frozenset[int] = frozenset()) -> list[Dial]:

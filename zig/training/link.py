@@ -150,10 +150,7 @@ class _Search:
         self.graph, self.parameters = graph, parameters
         self.first = {alias: name for name, others in aliases.items() for alias in (name, *others)}
         self.links: dict[str, tuple[Link, ...]] = {}
-        self.readers: dict[str, list[Node]] = defaultdict(list)
-        for node in graph.nodes:
-            for name in (*node.inputs, *node.captured):
-                self.readers[name].append(node)
+        self.readers = graph.readers
 
     def open(self) -> list[str]:
         """Float initializers that some node reads, that could be a weight, and that have no link."""
