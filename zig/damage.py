@@ -35,9 +35,7 @@ def check(graph: Graph) -> None:
             data in a file that is not there.
     """
     _check_names(graph)
-    for value in (*graph.proto.graph.input, *graph.proto.graph.output):
-        if value.type.tensor_type.elem_type not in TensorProto.DataType.values():
-            raise ModelError(f"{graph.name}: '{value.name}' is of no type that onnx knows; export the model again")
+    _check_declared(graph)
     for tensor in graph.initializers.values():
         if tensor.data_location == TensorProto.EXTERNAL:
             _check_file(graph, tensor)
@@ -62,6 +60,21 @@ def _check_names(graph: Graph) -> None:
     for name in graph.outputs:
         if not name or name not in given:
             raise ModelError(f"{graph.name}: nothing makes the output '{name}'")
+
+
+def _check_declared(graph: Graph) -> None:
+    for domain, version in graph.opsets.items():
+        if not 0 < version < 1 << 31:
+            which = f"version {version} of '{domain or 'ai.onnx'}'"
+            raise ModelError(f"{graph.name}: imports {which}, which nobody knows; export the model again")
+    types = {name: tensor.data_type for name, tensor in graph.initializers.items()}
+    for value in (*graph.proto.graph.input, *graph.proto.graph.output):
+        declared = value.type.tensor_type.elem_type
+        if declared not in TensorProto.DataType.values():
+            raise ModelError(f"{graph.name}: '{value.name}' is of no type that onnx knows; export the model again")
+        if declared and declared != types.setdefault(value.name, declared):
+            both = " and as ".join(TensorProto.DataType.Name(n).lower() for n in (types[value.name], declared))
+            raise ModelError(f"{graph.name}: '{value.name}' is declared as {both}; export the model again")
 
 
 def check_size(graph: Graph, tensor: TensorProto) -> None:

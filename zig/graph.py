@@ -205,7 +205,7 @@ class Graph:
         if name not in self._facts:
             tensor = self.initializers[name]
             dims = tuple(tensor.dims)
-            single = math.prod(dims) == 1 and tensor.data_type != TensorProto.STRING
+            single = math.prod(dims) == 1 and tensor.data_type not in arithmetic.NOT_REAL
             number = float(self.array(name).reshape(-1)[0]) if single else math.nan
             self._facts[name] = dims, self.is_float(name), number
         return self._facts[name]

@@ -19,6 +19,7 @@ from fuzz.damage import damaged
 
 SECONDS = 6 * 60  # that a trial of some commands may take
 MEMORY = 4 << 30  # bytes of address space that it may have
+TRIALS = 200  # of one process: onnxruntime keeps a little of every model that it refuses
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -28,6 +29,7 @@ class Sandbox:
 
     more: tuple[Path, ...] = ()
     child: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    trials: int = field(default=0, init=False)  # of this child
 
     def trial(self, number: int) -> tuple[str, list[str]]:
         """What was done to damaged model `number`, and all that the command did wrong with it."""
@@ -60,7 +62,11 @@ class Sandbox:
             self.child = None
 
     def _ready(self) -> subprocess.Popen[bytes]:
+        self.trials += 1
+        if self.trials > TRIALS:
+            self.close()
         if self.child is None:
+            self.trials = 1
             path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
             environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
             command = [sys.executable, "-m", "fuzz.sandbox", *map(str, self.more)]
