@@ -18,6 +18,7 @@ from zig.graph import Graph, load
 from zig.operators import OPERATORS, Operator
 from zig.units import NOTHING, Fork, Part, Units
 
+NOBODY = -1  # what no other fork sees
 FORKS = ("heads", "head_dims", "finest")
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -259,14 +260,19 @@ def _keep(flow: Flow, patterns: tuple[str, ...]) -> None:
             flow.fix(flow.weights[name], flow.reason(f"is kept by request ('{pattern}')", ""))
 
 
-def settle(flow: Flow, forks: str) -> Labels:
-    """Decide every fork, then find the components of all ties.
+def tied(flow: Flow) -> Units:
+    """The components of all ties, before any fork is decided."""
+    return _joined(np.arange(flow.count), [(a, b) for a, b, _ in flow.ties])
+
+
+def settle(flow: Flow, forks: str, component: Units | None = None) -> Labels:
+    """Decide every fork, then find the components of all ties; `component` are those without the forks, if known.
 
     A side that is fixed is no choice. Where both sides are free, attention goes by head; else the side that another
     fork has taken is taken here too; else a block-diagonal weight (a grouped convolution) goes by the position inside
     its blocks, which shrinks both of its axes, and everything else by the side with more groups.
     """
-    component = _joined(np.arange(flow.count), [(a, b) for a, b, _ in flow.ties])
+    component = tied(flow) if component is None else component
     why, bare = (np.zeros(flow.count, np.int64) for _ in range(2))
     for array, fixes in ((why, [*flow.fixes, *flow.leaks]), (bare, flow.fixes)):
         for units, reason in reversed(fixes):
@@ -288,28 +294,33 @@ def settle(flow: Flow, forks: str) -> Labels:
 
 
 class _Choice:
-    """The forks' decisions, one after the other, over the components that forks touch: each is an atom here."""
+    """The forks' decisions, one after the other, over the components that two forks or more see: each is an atom here.
+
+    What only one cell of one table touches goes with whichever side the table goes by, and can decide nothing.
+    """
 
     def __init__(self, flow: Flow, option: str, component: Units, fixed: Mask):
         """Number the atoms, and note what is known of some unit of each."""
         self.option = option
-        touched = np.zeros(int(component.max()) + 1, bool)
-        for fork in flow.forks:
-            for units in (fork.flat, fork.rows, fork.columns):
-                touched[component[units]] = True
-        atom = (np.cumsum(touched) - 1)[component]
+        sizes = np.bincount(component)
 
         def some(of: Units | Mask) -> Mask:
-            found = np.zeros_like(touched)
+            found = np.zeros(len(sizes), bool)
             found[component[of]] = True
-            return found[touched]
+            return found
 
+        marks = [some(fixed), *(some(np.concatenate([NOTHING, *units])) for units in (flow.heads, flow.blocks))]
+        sides = some(np.concatenate([units for fork in flow.forks for units in (fork.rows, fork.columns)]))
+        cells = np.bincount(component[np.concatenate([fork.flat.reshape(-1) for fork in flow.forks])])
+        cells = np.append(cells, np.zeros(len(sizes) - len(cells), np.int64))
+        seen = sides | (cells > 1) | ((cells > 0) & np.logical_or.reduce(marks))
+        atom = np.where(seen, np.cumsum(seen) - 1, NOBODY)[component]
         self.forks = [
             fork._replace(flat=atom[fork.flat], rows=atom[fork.rows], columns=atom[fork.columns]) for fork in flow.forks
         ]
-        self.weight = np.bincount(component)[touched]
-        self.fixed = some(fixed)
-        self.head, self.block = (some(np.concatenate([NOTHING, *marked])) for marked in (flow.heads, flow.blocks))
+        self.loads = [np.where(seen, 0, sizes)[component[fork.flat]] for fork in flow.forks]
+        self.weight = sizes[seen]
+        self.fixed, self.head, self.block = (mark[seen] for mark in marks)
         self.taken = np.zeros_like(self.fixed)
         self.component = np.arange(len(self.fixed))
         self.sides = [_Side([getattr(fork, side) for fork in self.forks]) for side in ("rows", "columns")]
@@ -328,7 +339,9 @@ class _Choice:
                 yield index, by_rows
                 side, other = (fork.rows, fork.columns) if by_rows else (fork.columns, fork.rows)
                 self.taken[side] = self.fixed[other] = True
-                ties.append(_tie(fork, by_rows))
+                np.add.at(self.weight, side, self.loads[index].sum(axis=int(by_rows)))
+                cells, along = _tie(fork, by_rows)
+                ties.append((cells[cells != NOBODY], along[cells != NOBODY]))
             open_[decided] = False
             self.component = _joined(self.component, ties)
 
@@ -355,6 +368,7 @@ class _Choice:
         for name, array in (("head", self.head), ("block", self.block)):
             for index in np.flatnonzero(self.marks[name][0] & self.marks[name][1]):
                 flat = self.forks[index].flat
+                flat = flat[flat != NOBODY]
                 news |= not array[flat].all()
                 array[flat] = True
         return news
@@ -372,7 +386,8 @@ class _Choice:
         chosen = []
         for i in forks[np.argsort(~bound[forks], kind="stable")]:
             fork = self.forks[i]
-            components = self.component[np.concatenate([fork.rows, fork.columns, fork.flat.reshape(-1)])]
+            atoms = np.concatenate([fork.rows, fork.columns, fork.flat.reshape(-1)])
+            components = self.component[atoms[atoms != NOBODY]]
             if not touched[components].any():
                 chosen.append(int(i))
             touched[components] = True

@@ -18,7 +18,7 @@ import numpy as np
 from zig.arithmetic import Array
 from zig.flow import Flow
 from zig.graph import Graph
-from zig.partition import FORKS, Labels, Mask, Partition, members, settle
+from zig.partition import FORKS, Labels, Mask, Partition, members, settle, tied
 from zig.plan import Plan
 from zig.units import Rest, Units
 
@@ -100,8 +100,9 @@ def _constants(flow: Flow, partition: Partition) -> Mask:
 def choices(partition: Partition) -> Iterator[Partition]:
     """The partition under every choice at its forks that differs: a file does not say by which one it was pruned."""
     seen: list[Units] = []
+    component = tied(partition.flow)
     for forks in FORKS if partition.flow.forks else FORKS[:1]:
-        labels = settle(partition.flow, forks)
+        labels = settle(partition.flow, forks, component)
         groups = np.where(labels.bare > 0, -1, np.arange(len(labels.bare)))[labels.component]
         if not any(np.array_equal(groups, other) for other in seen):
             seen.append(groups)
@@ -149,31 +150,41 @@ class ActualRest:
 
         A weight is read as a whole once; after that a sample of each slice mostly tells.
         """
-        sight = self._sights[name, axis] if (name, axis) in self._sights else self._look(name, axis)
+        if (name, axis) not in self._sights:
+            self._look(name, [axis])
+        sight = self._sights[name, axis]
         found = sight.over(kept)
         return found if np.array_equal(found, sight.holds) else self._read(name, axis, kept)
 
     def look(self) -> None:
         """Read the large weights, several at a time: numpy lets go of the interpreter meanwhile."""
-        axes = [
-            (name, i)
+        axes = {
+            name: [i for i, axis in enumerate(tensor.axes) if axis and (name, i) not in self._sights]
             for name, tensor in self.partition.flow.weights.items()
             if len(self.partition.graph.pieces(name)) > 1 and sum(map(bool, tensor.axes)) > 1
-            for i, axis in enumerate(tensor.axes)
-            if axis and (name, i) not in self._sights
-        ]
+        }
         with ThreadPoolExecutor(WORKERS) as pool:
-            for sight in [pool.submit(self._look, *each) for each in axes]:
-                sight.result()
+            for look in [pool.submit(self._look, name, some) for name, some in axes.items() if some]:
+                look.result()
 
-    def _look(self, name: str, axis: int) -> Sight:
-        whole = [np.ones(n, bool) for n in self.partition.graph.facts(name)[0]]
-        runs = self.partition.graph.pieces(name)[: None if axis == 0 else 1]
-        places = _places([len(mask[runs[0]]) if i == 0 else len(mask) for i, mask in enumerate(whole)], axis)
-        other: tuple[Any, ...] = (WHOLE, *(at for i, at in enumerate(places) if i != axis))
-        parts = [np.moveaxis(self.weights(name, rows), axis, 0)[other] != self._zero(name) for rows in runs]
-        sight = Sight(self._read(name, axis, whole), np.packbits(np.concatenate(parts), axis=1), places)
-        return self._sights.setdefault((name, axis), sight)
+    def _look(self, name: str, axes: list[int]) -> None:
+        """Read a weight once for its slices along several axes."""
+        runs, whole = self.partition.graph.pieces(name), [np.ones(n, bool) for n in self.partition.graph.facts(name)[0]]
+        first = [len(mask[runs[0]]) if i == 0 else len(mask) for i, mask in enumerate(whole)]
+        places = {axis: _places(first, axis) for axis in axes}
+        holds = {axis: np.zeros(len(whole[axis]), bool) for axis in axes}
+        samples: dict[int, list[Mask]] = {axis: [] for axis in axes}
+        for rows in runs:
+            value = self.weights(name, rows)
+            for axis in axes:
+                kept = [whole[0][rows], *whole[1:]]
+                holds[axis][rows if axis == 0 else WHOLE] |= _holds(value, axis, kept, self._zero(name))
+                if axis == 0 or rows == runs[0]:
+                    other: tuple[Any, ...] = (WHOLE, *(at for i, at in enumerate(places[axis]) if i != axis))
+                    samples[axis].append(np.moveaxis(value, axis, 0)[other] != self._zero(name))
+        for axis in axes:
+            sample = np.packbits(np.concatenate(samples[axis]), axis=1)
+            self._sights[name, axis] = Sight(holds[axis], sample, places[axis])
 
     def _read(self, name: str, axis: int, kept: list[Mask]) -> Mask:
         found = np.zeros(len(kept[axis]), bool)
