@@ -210,7 +210,8 @@ class Surgeon:
             inputs = at_rest.reshape(groups, 1, -1).repeat(len(table) // groups, axis=1).reshape(table.shape)
             added = (table * inputs).sum(axis=1)
         else:
-            added = weight @ at_rest if call.attribute("transB", 0) else at_rest @ weight
+            with np.errstate(over="ignore", invalid="ignore"):  # the comparison speaks of infinite weights
+                added = weight @ at_rest if call.attribute("transB", 0) else at_rest @ weight
             added = added[..., None, :] if added.ndim > 1 else added  # batches of weights: one row for all rows
         if call.node.op == "Gemm":
             added *= call.attribute("alpha", 1.0)

@@ -195,7 +195,7 @@ class Session:
         timer.start()
         try:
             with _in_plain_words(f"{self.name}: onnxruntime refuses the input"):
-                values = self._session.run(None, feeds, options)
+                values = self._session.run([*self.output_names, *self.shown], feeds, options)
         except ModelError as error:
             if waited.is_set():
                 limit = f"a run takes longer than {self.patience:.0f} s"

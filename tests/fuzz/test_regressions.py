@@ -149,6 +149,9 @@ DAMAGED: dict[str, Callable[[], onnx.ModelProto]] = {
     "a complex number where an integer belongs": lambda: model(
         "h = MatMul (x, w) r, q = TopK (h, k)", k=np.array([1 + 2j], np.complex64)
     ),
+    "an output that is named twice": lambda: changed(
+        lambda proto: proto.graph.output.append(onnx.ValueInfoProto.FromString(proto.graph.output[0].SerializeToString()))
+    ),
     "an If without branches": lambda: changed(
         lambda proto: proto.graph.node[1].CopyFrom(helper.make_node("If", ["h"], ["r"]))
     ),
