@@ -116,8 +116,8 @@ def edited(model: ModelProto, shown: Iterable[str], given: Mapping[str, int], fo
 def unsound(model: ModelProto) -> str:
     """What onnxruntime does not look for and would not survive; empty where there is nothing of the kind.
 
-    Operands missing in the middle of a list of any length end its process, and a Scan over more inputs than it has
-    takes all memory.
+    Operands missing in the middle of a list of any length end its process, as attention by no heads does, and a Scan
+    over more inputs than it has takes all memory.
     """
     versions = {opset.domain: opset.version for opset in model.opset_import}
     for node in (node for graph in _graphs(model) for node in graph.node):
@@ -125,6 +125,8 @@ def unsound(model: ModelProto) -> str:
             count = next((a.i for a in node.attribute if a.name == "num_scan_inputs"), 0)
             if not 0 < count <= len(node.input):
                 return f"node '{node.name}' (Scan) scans {count} inputs of {len(node.input)}"
+        elif any(a.name in ("q_num_heads", "kv_num_heads") and a.i < 1 for a in node.attribute):
+            return f"node '{node.name}' ({node.op_type}) has no heads"
         elif "" in node.input and _has_gap(node, versions):
             return f"node '{node.name}' ({node.op_type}) lacks an operand"
     return ""

@@ -149,6 +149,11 @@ DAMAGED: dict[str, Callable[[], onnx.ModelProto]] = {
     "a complex number where an integer belongs": lambda: model(
         "h = MatMul (x, w) r, q = TopK (h, k)", k=np.array([1 + 2j], np.complex64)
     ),
+    "attention by no heads": lambda: model(
+        "h = MatMul (x, w) k = Unsqueeze (h, a) "
+        "p = Attention <q_num_heads = 1, kv_num_heads = 0> (k, k, k) r = Squeeze (p, a)",
+        a=np.array([1]),
+    ),
     "an output that is named twice": lambda: changed(
         lambda proto: proto.graph.output.append(onnx.ValueInfoProto.FromString(proto.graph.output[0].SerializeToString()))
     ),
