@@ -311,8 +311,8 @@ class _Choice:
 
         marks = [some(fixed), *(some(np.concatenate([NOTHING, *units])) for units in (flow.heads, flow.blocks))]
         sides = some(np.concatenate([units for fork in flow.forks for units in (fork.rows, fork.columns)]))
-        cells = np.bincount(component[np.concatenate([fork.flat.reshape(-1) for fork in flow.forks])])
-        cells = np.append(cells, np.zeros(len(sizes) - len(cells), np.int64))
+        flats = np.concatenate([fork.flat.reshape(-1) for fork in flow.forks])
+        cells = np.bincount(component[flats], minlength=len(sizes))
         seen = sides | (cells > 1) | ((cells > 0) & np.logical_or.reduce(marks))
         atom = np.where(seen, np.cumsum(seen) - 1, NOBODY)[component]
         self.forks = [

@@ -175,9 +175,8 @@ class ActualRest:
         holds = {axis: np.zeros(len(whole[axis]), bool) for axis in axes}
         samples: dict[int, list[Mask]] = {axis: [] for axis in axes}
         for rows in runs:
-            value = self.weights(name, rows)
+            value, kept = self.weights(name, rows), [whole[0][rows], *whole[1:]]
             for axis in axes:
-                kept = [whole[0][rows], *whole[1:]]
                 holds[axis][rows if axis == 0 else WHOLE] |= _holds(value, axis, kept, self._zero(name))
                 if axis == 0 or rows == runs[0]:
                     other: tuple[Any, ...] = (WHOLE, *(at for i, at in enumerate(places[axis]) if i != axis))
