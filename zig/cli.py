@@ -320,6 +320,7 @@ def compress(
             atol=atol,
             data=data,
             provider=provider,
+            alone=True,
         )
     _warn(report.comparison.warnings if report.comparison else [])
     _warn([f"not verified: {report.unverified}"] if report.unverified else [])
@@ -349,7 +350,9 @@ def verify(
     """
     from zig.verify import verify as compare
 
-    comparison = compare(a, b, samples=samples, seed=seed, rtol=rtol, atol=atol, data=data, provider=provider)
+    comparison = compare(
+        a, b, samples=samples, seed=seed, rtol=rtol, atol=atol, data=data, provider=provider, alone=True
+    )
     _warn(comparison.warnings)
     if as_json:
         _print_json(comparison.to_dict())

@@ -57,6 +57,11 @@ def _check_names(graph: Graph) -> None:
             if name and name in given:
                 raise ModelError(f"{graph.name}: {node} makes tensor '{name}', which is there already")
         given.update(node.outputs)
+        if node.op == "Split" and node.attribute("num_outputs", len(node.outputs)) != len(node.outputs):
+            parts = node.attribute("num_outputs")  # onnx's shape inference would write that many
+            raise ModelError(
+                f"{graph.name}: {node} makes {parts} parts and names {len(node.outputs)}; export the model again"
+            )
     for name in graph.outputs:
         if not name or name not in given:
             raise ModelError(f"{graph.name}: nothing makes the output '{name}'")

@@ -68,7 +68,7 @@ def compress(
         rewrite: whether nodes may be written anew, see `zig.analyze`; a plan brings its own answer.
         check: whether onnxruntime compares full and compressed model before anything is written; of models for which
             there is not enough memory here the report says so instead.
-        verify_options: `samples`, `seed`, `rtol`, `atol`, `data`, `provider` of `zig.verify`.
+        verify_options: `samples`, `seed`, `rtol`, `atol`, `data`, `provider`, `alone` of `zig.verify`.
 
     Raises:
         ModelError: the model can't be read, or the target can't be written.

@@ -26,12 +26,13 @@ import statistics
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from zig.apart import apart
 from zig.errors import ModelError, UsageError, VerifyError
 from zig.inputs import GUESSES, Array, Data, Feeds, Input, Sizes, feedback, joint, random_feeds, real_feeds
 from zig.tally import INSENSITIVE, Comparison, OutputComparison, Tally, comparable
@@ -60,6 +61,7 @@ def verify(  # noqa: PLR0913 - each one is an option of the command
     data: Data | None = None,
     provider: str = "cpu",
     folder: str | os.PathLike[str] | None = None,
+    alone: bool = False,
 ) -> Comparison:
     """Run two models on the same inputs under onnxruntime and compare their outputs.
 
@@ -75,6 +77,7 @@ def verify(  # noqa: PLR0913 - each one is an option of the command
             for: `array[i]` is sample `i`, batch axis included. An array of the input's own rank is a single sample.
         provider: Where to run: "cpu", "cuda" or another provider of the installed onnxruntime.
         folder: Where the external data of a model in memory lies.
+        alone: Whether onnxruntime runs in a process of its own, see `zig.apart`: some damaged models end it.
 
     Returns:
         The verdict, with every difference as a sentence.
@@ -87,7 +90,9 @@ def verify(  # noqa: PLR0913 - each one is an option of the command
     """
     if samples < 1:
         raise UsageError(f"samples is {samples}; give at least 1")
-    return _Pair(_Model(a, folder), _Model(b, folder), provider, rtol, atol).compare(samples, seed, data)
+    pair = _Pair(_Model(a, folder), _Model(b, folder), provider, rtol, atol)
+    compare = partial(pair.compare, samples, seed, data)
+    return apart(compare, " or ".join(dict.fromkeys([pair.one.name, pair.two.name]))) if alone else compare()
 
 
 def latency(source: Source, *, runs: int = 30, seed: int = 0, provider: str = "cpu") -> float:

@@ -154,6 +154,7 @@ DAMAGED: dict[str, Callable[[], onnx.ModelProto]] = {
         "p = Attention <q_num_heads = 1, kv_num_heads = 0> (k, k, k) r = Squeeze (p, a)",
         a=np.array([1]),
     ),
+    "a Split into more parts than it names": lambda: model("h = MatMul (x, w) r = Split <num_outputs = 9> (h)"),
     "an output that is named twice": lambda: changed(
         lambda proto: proto.graph.output.append(onnx.ValueInfoProto.FromString(proto.graph.output[0].SerializeToString()))
     ),

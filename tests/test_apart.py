@@ -1,0 +1,71 @@
+"""What runs in a process of its own answers as if it had run in this one, and ends nothing but itself."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from zig.apart import apart
+from zig.errors import ModelError, VerifyError
+from zig.verify import verify
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nothing runs apart where there is no fork to rely on")
+
+
+def test_what_comes_back() -> None:
+    assert apart(lambda: [1, "two"], "x") == [1, "two"]
+    assert apart(os.getpid, "x") != os.getpid()
+
+
+def test_errors_come_back_with_their_trace() -> None:
+    def fail() -> None:
+        raise VerifyError("they differ")
+
+    with pytest.raises(VerifyError, match="they differ") as caught:
+        apart(fail, "x")
+    assert "in fail" in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        (os.abort, r"breaks down \(SIGABRT\)"),
+        (lambda: os.kill(os.getpid(), signal.SIGFPE), r"breaks down \(SIGFPE\)"),
+        (lambda: os._exit(3), "ends its process with 3"),
+    ],
+)
+def test_an_end_without_an_answer_is_told(
+    end: Callable[[], object], words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ModelError, match=f"^bad.onnx: onnxruntime {words} on it; .* export the model again$"):
+        apart(end, "bad.onnx")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_interrupt_ends_it_at_once() -> None:
+    start = time.monotonic()
+
+    def alarm(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, alarm)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            apart(partial(time.sleep, 60), "x")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - start < 30  # it does not wait for the minute to end
+
+
+def test_models_are_compared_apart(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert verify(model_path, model_path, alone=True) == verify(model_path, model_path)
+    pair = sys.modules["zig.verify"]._Pair  # `zig.verify` itself is the function
+    monkeypatch.setattr(pair, "compare", lambda *_: os.abort())
+    with pytest.raises(ModelError, match=r"^[^ ]*network.onnx: onnxruntime breaks down \(SIGABRT\)"):
+        verify(model_path, model_path, alone=True)
