@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
@@ -26,8 +25,6 @@ from zig import bodies
 
 Array = np.ndarray[Any, Any]
 BATCH = 8  # what a symbol stands for when a model runs
-
-onnxruntime.set_default_logger_severity(4)
 
 
 def build(
@@ -138,6 +135,9 @@ class NhwcFusedConv(NhwcConv):
 
 def session(model: onnx.ModelProto | Path) -> Callable[[dict[str, Array]], list[Array]]:
     """The model as a function of its inputs: onnxruntime, or onnx's reference where onnxruntime lacks an operator."""
+    import onnxruntime  # here, since the fuzzer builds graphs in processes that must not load it
+
+    onnxruntime.set_default_logger_severity(4)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1

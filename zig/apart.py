@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def apart(function: Callable[[], T], name: str) -> T:
-    """What `function` returns or raises, from a fork of this process; where there is no fork to rely on, from itself.
+    """What `function` returns or raises, from a fork of this process; where no fork is safe, from this one.
 
     Args:
         function: takes nothing; what it returns or raises can be pickled.
@@ -32,7 +32,7 @@ def apart(function: Callable[[], T], name: str) -> T:
     Raises:
         ModelError: the process ended before the function did.
     """
-    if sys.platform != "linux":  # elsewhere the system's own libraries do not survive a fork
+    if not is_safe():
         return function()
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
@@ -46,14 +46,19 @@ def apart(function: Callable[[], T], name: str) -> T:
             value, error = receiver.recv()
     except EOFError as ended:
         process.join()
-        said = f"{name}: onnxruntime {_end(process)} on it; the file is damaged, export the model again"
-        raise ModelError(said) from ended
+        which = "it or the model that it is compared with; export the one that is damaged again"
+        raise ModelError(f"{name}: onnxruntime {_end(process)} on {which}") from ended
     finally:
         process.kill()  # it has answered, or nobody waits for it any more
         process.join()
     if error is not None:
         raise error
     return value  # type: ignore[no-any-return]
+
+
+def is_safe() -> bool:
+    """Whether this process can be forked: elsewhere system libraries do not survive it, nor does onnxruntime in use."""
+    return sys.platform == "linux" and "onnxruntime" not in sys.modules
 
 
 def _answer(function: Callable[[], object], sender: Connection) -> None:

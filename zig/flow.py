@@ -18,8 +18,9 @@ import numpy as np
 from zig.arithmetic import anonymous
 from zig.dims import Dim, Size, divide, product, symbol
 from zig.errors import RuleError
-from zig.parts import Parts
+from zig.parts import Parts, computed_over, leaked
 from zig.quantised import quantised
+from zig.recipes import Recipes
 from zig.rules import Letter, Operand, Rule, Spelling, parse, products, spell, spell_result, stem
 from zig.units import (
     Axis,
@@ -72,6 +73,7 @@ class Flow(Parts):
         self.zeros, self.scales = quantised(graph, operators)
         self._parameters: dict[str, Node] = {}
         self._tensors: dict[str, Tensor | None] = {}
+        self._recipes = Recipes(self)
         self._outcomes: dict[tuple[Any, ...], float] = {}
 
     def run(self) -> Flow:
@@ -125,8 +127,8 @@ class Flow(Parts):
             if operator is None or operator.wall:
                 call.outputs = self._wall(call, operator)
             else:
-                given = zip(node.inputs[:data], call.inputs[:data], strict=True)
-                if node.body is None and any(name and tensor is None for name, tensor in given):
+                missing = [name for name, tensor in zip(node.inputs[:data], inputs, strict=True) if tensor is None]
+                if any(missing) and node.body is None:
                     raise RuleError("the shape of one of its inputs is not known")
                 call.outputs = operator.move(call) if operator.move else self._apply(call, operator)
         except RuleError as error:
@@ -175,6 +177,10 @@ class Flow(Parts):
 
     def _apply(self, call: Call, operator: Operator) -> list[Tensor | None]:
         text = operator.rule(call) if callable(operator.rule) else operator.rule
+        return self._recipes.apply(call, operator, text)
+
+    def apply(self, call: Call, operator: Operator, text: str) -> list[Tensor | None]:
+        """What comes of a node whose operator's rule is `text`."""
         if (rule := parse(text)).passes and not operator.feedback:
             rule.operands[0].expand(len(call.tensor(0).axes))  # a rule for another rank is refused
             return self._pass(call, operator)
@@ -206,7 +212,7 @@ class Flow(Parts):
             self.stored.append((call, call.letters[letter.name]))
             return [[(i, self._unknown(part)) for i, part in parts] for parts in column]
         if letter.bound:
-            why = self.reason(f"{call.node} {operator.why}", call.node.name)
+            why = self.reason(*computed_over(call.node, operator))
             for parts in column:
                 self.fix(tuple([part for _, part in parts]), why)
             return [[(i, self.ended(part, why)) for i, part in parts] for parts in column]
@@ -348,7 +354,8 @@ class Flow(Parts):
                     self.members.append(reader.units[quiet])
                     leaking &= ~quiet
                 if leaking.any():
-                    self.leaks.append((counted[0].units[leaking], self._leak_reason(call.node, value[leaking])))
+                    units = counted[0].units if leaking.all() else counted[0].units[leaking]
+                    self.leaks.append((units, self.reason(*leaked(call.node, value[leaking]))))
             if not active:
                 continue
             self.contractions.append(Contraction(call, active[0], weights[0] if weights else None))
@@ -359,11 +366,6 @@ class Flow(Parts):
             if (moved := ~(part.rest == 0)).any():
                 self.leaks.append((part.units[moved], why))
 
-    def _leak_reason(self, node: Node, values: Rest) -> int:
-        constants = values[np.isfinite(values)]
-        what = f"rests at {constants.min():g}" if len(constants) else "does not rest at a constant"
-        return self.reason(f"{what} where {node} sums over it, so it would leak into the result", node.name)
-
     def _feed_back(self, call: Call, operator: Operator, outputs: list[Tensor | None]) -> None:
         """What is summed over inside the operator and comes out too (a recurrent state) must rest at 0."""
         fed = [axis for letter, axis in call.letters.items() if stem(letter) == operator.feedback]
@@ -373,7 +375,7 @@ class Flow(Parts):
             for part in axis:
                 state = part.live and any(part.units is own for own in states)
                 if state and (part.rest != 0).any():
-                    self.leaks.append((part.units[part.rest != 0], self._leak_reason(call.node, part.rest)))
+                    self.leaks.append((part.units[part.rest != 0], self.reason(*leaked(call.node, part.rest))))
 
     def _result(
         self, call: Call, operator: Operator, spelling: Spelling, index: int, columns: dict[str, Columns]

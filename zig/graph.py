@@ -324,7 +324,9 @@ class Graph:
         bare.graph.input.extend(info for info in self._through_bodies() if info.name not in given)
         given |= {info.name for info in bare.graph.input}
         bare.graph.node.extend(
-            n.proto for n in self.nodes if n.body is None and not given.issuperset(filter(None, n.outputs))
+            n.proto
+            for n in self.nodes
+            if n.body is None and not given.issuperset(filter(None, n.outputs)) and not self._flips(n)
         )
         bare.graph.output.extend(main.output)
         bare.graph.value_info.extend(info for info in self._declared if info.name not in given)
@@ -332,6 +334,11 @@ class Graph:
             return _infos(onnx.shape_inference.infer_shapes(bare, data_prop=True).graph)
         except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
             return tuple(self._declared)  # a model that inference refuses is analysed with the shapes it declares
+
+    def _flips(self, node: Node) -> bool:
+        """Whether a Slice goes backwards: some of these end the process in onnx's inference; arithmetic does it."""
+        steps = self.constant(node.inputs[4]) if node.op == "Slice" and len(node.inputs) > 4 else None
+        return steps is not None and bool((steps < 0).any())
 
     def _through_bodies(self) -> Iterator[onnx.ValueInfoProto]:
         """The inputs of bodies, and the results of the nodes that hold them, as far as they are known."""

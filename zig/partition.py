@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -244,11 +246,23 @@ def analyze(
     rows = {**OPERATORS, **(operators or {})}
     if rewrite:
         rows |= {name: row.rewrite for name, row in rows.items() if row.rewrite}
-    with blaming(graph.name, graph.proto):
+    with blaming(graph.name, graph.proto), _nothing_collected():
         flow = Flow(graph, rows).run()
         _keep(flow, keep)
         labels = settle(flow, forks)
         return Partition(graph, flow, labels, members(flow, labels), time.perf_counter() - start)
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Without garbage collection: what an analysis makes is many small objects that all stay until it ends."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _keep(flow: Flow, patterns: tuple[str, ...]) -> None:
@@ -273,24 +287,30 @@ def settle(flow: Flow, forks: str, component: Units | None = None) -> Labels:
     its blocks, which shrinks both of its axes, and everything else by the side with more groups.
     """
     component = tied(flow) if component is None else component
-    why, bare = (np.zeros(flow.count, np.int64) for _ in range(2))
-    for array, fixes in ((why, [*flow.fixes, *flow.leaks]), (bare, flow.fixes)):
-        for units, reason in reversed(fixes):
-            array[units] = reason
+    why, bare = (_first(flow.count, fixes) for fixes in ([*flow.fixes, *flow.leaks], flow.fixes))
     # A fork may meet what no unit stands for, such as the channels of an input beside those of a weight.
     why[0] = bare[0] = flow.reason("is split together with something that can't be removed", "")
     if flow.forks:
-        ties = []
+        ties, fixes = [], []
         for index, by_rows in _Choice(flow, forks, component, why > 0).decisions():
             fork = flow.forks[index]
             ties.append(_tie(fork, by_rows))
             text = f"is split at {fork.node} into a table that goes by the other side" if fork.node else "is split"
             other, reason = fork.columns if by_rows else fork.rows, flow.reason(text, fork.node)
-            for array in (why, bare):
-                array[other] = np.where(array[other] == 0, reason, array[other])
+            fixes.append((other, reason))
+        split = _first(flow.count, fixes)
+        why, bare = (np.where(array == 0, split, array) for array in (why, bare))
         component = _joined(component, ties)
     count = int(component.max()) + 1
     return Labels(component, _first_reason(component, why, count), _first_reason(component, bare, count))
+
+
+def _first(count: int, fixes: Sequence[tuple[Units, int]]) -> Units:
+    """The first reason that each of `count` units is given; 0 where there is none."""
+    why = np.zeros(count, np.int64)
+    for units, reason in reversed(fixes):
+        why[units] = reason
+    return why
 
 
 class _Choice:
@@ -318,7 +338,8 @@ class _Choice:
         self.forks = [
             fork._replace(flat=atom[fork.flat], rows=atom[fork.rows], columns=atom[fork.columns]) for fork in flow.forks
         ]
-        self.loads = [np.where(seen, 0, sizes)[component[fork.flat]] for fork in flow.forks]
+        load = np.where(seen, 0, sizes)[component]
+        self.loads = [load[fork.flat] for fork in flow.forks]
         self.weight = sizes[seen]
         self.fixed, self.head, self.block = (mark[seen] for mark in marks)
         self.taken = np.zeros_like(self.fixed)

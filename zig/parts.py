@@ -18,6 +18,7 @@ from zig.units import Axis, Fork, Part, Reason, Rest, Resting, Tensor, Units, co
 
 if TYPE_CHECKING:
     from zig.graph import Node
+    from zig.operators import Operator
 
 
 class Parts:
@@ -103,7 +104,7 @@ class Parts:
             return
         if not (a.live and b.live):
             live, other = (a, b) if a.live else (b, a)
-            self.fix(live, other.why or self.reason(f"meets an axis at {node} that no weight makes", node.name))
+            self.fix(live, other.why or self.reason(*unmade(node)))
             return
         if self._is_whole(a.units) and self._is_whole(b.units):
             self.ties.append((a.units, b.units, node.name))
@@ -118,6 +119,10 @@ class Parts:
         if id(units) not in self._whole:
             self._whole[id(units)] = units, bool(units.all())
         return self._whole[id(units)][1]
+
+    def kind(self, part: Part) -> tuple[Any, ...]:
+        """What counts of a part besides its units: its size and, of a live one, its level and if it is whole."""
+        return (part.size, self._level(part.rest), self._is_whole(part.units)) if part.live else (part.size,)
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
@@ -240,6 +245,23 @@ class Parts:
         for other in column[1:]:
             self.tie(column[0], other, node)
         return column
+
+
+def computed_over(node: Node, operator: Operator) -> Reason:
+    """Why nothing along an axis can go over which an operator computes."""
+    return Reason(f"{node} {operator.why}", node.name)
+
+
+def unmade(node: Node) -> Reason:
+    """Why what meets a part at a node that no weight makes can't go."""
+    return Reason(f"meets an axis at {node} that no weight makes", node.name)
+
+
+def leaked(node: Node, values: Rest) -> Reason:
+    """Why what rests at these values can't go where a node sums over it."""
+    constants = values[np.isfinite(values)]
+    what = f"rests at {constants.min():g}" if len(constants) else "does not rest at a constant"
+    return Reason(f"{what} where {node} sums over it, so it would leak into the result", node.name)
 
 
 def _order(size_: Size) -> tuple[bool, Any]:

@@ -25,10 +25,10 @@ def quantised(graph: Graph, operators: Mapping[str, Operator]) -> tuple[dict[str
     """The integer initializers that some node reads as numbers: which integer stands for zero, and what scales them."""
     found: dict[str, set[float]] = {}
     scales: dict[str, str] = {}
-    for node in graph.nodes:
-        row = operators.get(node.op)
+    rows = {name: row for name, row in operators.items() if row.zero_points}
+    for node in [node for node in graph.nodes if node.op in rows]:
         kinds = _NARROW if node.op == "Cast" else _NARROW | {TensorProto.INT32}  # a bias, not a table of places
-        for operand, zero in row.zero_points.items() if row else ():
+        for operand, zero in rows[node.op].zero_points.items():
             name = node.inputs[operand] if operand < len(node.inputs) else ""
             if name in graph.initializers and graph.initializers[name].data_type in kinds:
                 point, scale = (node.inputs[i] if i < len(node.inputs) else "" for i in (zero, zero - 1))

@@ -92,7 +92,7 @@ def verify(  # noqa: PLR0913 - each one is an option of the command
         raise UsageError(f"samples is {samples}; give at least 1")
     pair = _Pair(_Model(a, folder), _Model(b, folder), provider, rtol, atol)
     compare = partial(pair.compare, samples, seed, data)
-    return apart(compare, " or ".join(dict.fromkeys([pair.one.name, pair.two.name]))) if alone else compare()
+    return apart(compare, pair.one.name) if alone else compare()
 
 
 def latency(source: Source, *, runs: int = 30, seed: int = 0, provider: str = "cpu") -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ class Operator:
     move: Callable[[Call], list[Tensor | None]] | None = None  # or: the operator run on the units themselves
     rest: Callable[..., Any] | None = None  # rest(call, *rests of the operands) -> rest of the result
     plain: bool = False  # `rest` looks at the rests alone, not at the call
+    spelled: bool = False  # `rest` looks at the rests and at what the rule spells out, but at nothing else
     why: str = "computes over this whole axis"  # the reason that `!` gives
     sizes: Mapping[str, str] = field(default_factory=dict)  # attribute -> the letter whose size it holds
     letters: Callable[[Call], dict[str, int]] | None = None  # sizes of letters that no attribute holds
@@ -38,6 +40,12 @@ class Operator:
     repairs: tuple[int, ...] = ()  # the operands that `repair` looks after
     rewrite: Operator | None = None  # the row that holds where surgery may write the node anew
     wall: str = ""  # why nothing passes
+
+    @cached_property
+    def recurs(self) -> bool:
+        """Whether what it does follows from its rule and its operands alone, see `zig.recipes`."""
+        looks = self.feedback or self.zero_points or self.ranges or self.sizes or self.letters
+        return not looks and (self.plain or self.spelled or self.rest in (None, same, zero_only))
 
 
 def times(a: Any, b: Any) -> Any:

@@ -257,7 +257,7 @@ OPERATORS: dict[str, Operator] = {
     **{  # these give a constant back as it is
         f"Reduce{name}": Operator(_reduce(bound=True), rest=same, why=_WHY, data=1) for name in ("Max", "Min")
     },
-    "ReduceMean": Operator(_mean, rest=_mean_rest, data=1, repair=_repair_mean),
+    "ReduceMean": Operator(_mean, rest=_mean_rest, spelled=True, data=1, repair=_repair_mean),
     "ReduceLogSumExp": Operator(_reduce(bound=True), why=_WHY, data=1),
     "ReduceLogSum": Operator(_reduce(bound=False), rest=_log_of_sum, data=1),
     "ReduceProd": Operator(_reduce(bound=True), rest=zero_only, why=_WHY, data=1),

@@ -1,0 +1,197 @@
+"""What a node did once, done again: the layers of a deep network repeat, so their rules are worked out a single time.
+
+What a rule does to units follows from its **situation** alone: the rule, the sizes of the parts of its operands, the
+levels at which these rest, and which of them are the same. A **recipe** says what came of a situation in terms of the
+operands' parts, by their places. Of some situations there is none, and each of their nodes is worked out anew: where it
+made a fork or a leak, where rests are not level, where more than the operands was looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from zig.parts import computed_over, leaked, unmade
+from zig.rules import parse, spell
+from zig.units import NOTHING, Contraction, Part, Reason, Rest, Tensor
+
+if TYPE_CHECKING:
+    from zig.flow import Flow
+    from zig.graph import Node
+    from zig.operators import Operator
+    from zig.units import Call, Units
+
+NODE, UNMADE = -1, -2  # for reasons of the node itself: it computes over a part, or ties it to what no weight makes
+# Lists of a flow that recipes add to, and those that they do not.
+MARKS = ("members", "heads", "blocks")
+PLACED = (*MARKS, "ties", "fixes", "leaks", "contractions", "costs")
+OTHERS = ("stored", "forks")
+Made = tuple[int, Any, "Rest | None"]  # a part of a result: the place of its units, its size, its rest (None: the part)
+
+
+class Recipe(NamedTuple):
+    """What came of a situation; numbers are places among the operands' parts and, after them, those that ended."""
+
+    ended: list[Any]  # sizes
+    results: list[tuple[list[list[Made]], Tensor]]
+    ties: list[tuple[int, int]]
+    fixes: list[tuple[int, int]]  # place; the place of what gives the reason, or NODE or UNMADE
+    leaks: list[int]  # of parts that nothing constant is known of
+    marks: list[tuple[str, list[int]]]  # what goes to `members`, `heads` or `blocks`
+    contractions: list[tuple[int, int | None]]
+    costs: list[list[int]]
+
+
+class Recipes:
+    """The recipes of one flow, by their situations."""
+
+    def __init__(self, flow: Flow):
+        """Begin with none."""
+        self.flow = flow
+        self._known: dict[tuple[Any, ...], Recipe | None] = {}
+        self._forms: dict[tuple[Any, ...], int] = {}
+
+    def apply(self, call: Call, operator: Operator, text: str) -> list[Tensor | None]:
+        """As `Flow.apply`, which works the rule `text` out; here it is only done where it is known what comes of it."""
+        flow = self.flow
+        forms = [-1 if tensor is None else self._form(tensor) for tensor in call.inputs]
+        if not operator.recurs or flow.resting or ... in forms or not all(call.node.outputs):
+            return flow.apply(call, operator, text)
+        parts = [part for tensor in call.inputs if tensor is not None for axis in tensor.axes for part in axis]
+        situation = (call.node.op, text, len(call.node.outputs), *forms, *_pattern(parts))
+        if situation not in self._known:
+            writer = Writer(flow, call, operator, parts)
+            outputs = flow.apply(call, operator, text)
+            self._known[situation] = writer.recipe(text, outputs)
+            return outputs
+        recipe = self._known[situation]
+        return flow.apply(call, operator, text) if recipe is None else _follow(flow, recipe, call, operator, parts)
+
+    def _form(self, tensor: Tensor) -> Any:
+        """A number for all that counts of a tensor besides its units; `...` where some part has rests of its own."""
+        if tensor.form is None:
+            kinds = tuple([tuple([self.flow.kind(part) for part in axis]) for axis in tensor.axes])
+            number = tensor.number if tensor.number == tensor.number else None
+            level = not any(... in kind for axis in kinds for kind in axis)
+            key = (kinds, tensor.const, tensor.weight, number)
+            tensor.form = self._forms.setdefault(key, len(self._forms)) if level else ...
+        return tensor.form
+
+
+def _pattern(parts: Sequence[Part]) -> list[int]:
+    """Which parts carry the same units, and which that can't go have the same reason; 0 for those without any."""
+    first = {0: 0}
+    return [first.setdefault(id(p.units) if p.units is not NOTHING else -p.why, len(first)) for p in parts]
+
+
+def _follow(flow: Flow, recipe: Recipe, call: Call, operator: Operator, parts: list[Part]) -> list[Tensor | None]:
+    """Do to these parts what the recipe says."""
+    node = call.node
+    flow.ties += [(parts[a].units, parts[b].units, node.name) for a, b in recipe.ties]
+    for place, why in recipe.fixes:
+        number = parts[why].why if why >= 0 else flow.reason(*own_reason(why, node, operator))
+        flow.fixes.append((parts[place].units, number))
+    flow.leaks += [(parts[i].units, flow.reason(*leaked(node, parts[i].rest))) for i in recipe.leaks]
+    if recipe.ended:
+        number = flow.reason(*own_reason(NODE, node, operator))
+        parts = [*parts, *(Part(size, why=number) for size in recipe.ended)]
+    for name, places in recipe.marks:
+        getattr(flow, name).extend([parts[i].units for i in places])
+    flow.contractions += [
+        Contraction(call, parts[i], None if weight is None else parts[weight]) for i, weight in recipe.contractions
+    ]
+    flow.costs += [(node.name, [parts[i] for i in places]) for places in recipe.costs]
+    return [_made(axes, like, parts) for axes, like in recipe.results]
+
+
+def _made(axes: list[list[Made]], like: Tensor, parts: Sequence[Part]) -> Tensor:
+    """A tensor as the one that came of the same situation, with these parts."""
+    tensor = Tensor(
+        tuple([
+            tuple([parts[i] if rest is None else Part(size, parts[i].units, rest) for i, size, rest in axis])
+            for axis in axes
+        ]),
+        like.const, like.weight, like.number,
+    )  # fmt: skip
+    tensor.form = like.form
+    return tensor
+
+
+def own_reason(which: int, node: Node, operator: Operator) -> Reason:
+    """The reason of the node itself."""
+    return computed_over(node, operator) if which == NODE else unmade(node)
+
+
+class Writer:
+    """Notes where a flow stands before a node, so as to write down afterwards what came of it."""
+
+    def __init__(self, flow: Flow, call: Call, operator: Operator, parts: Sequence[Part]):
+        """Begin before the node is worked out."""
+        self.flow, self.call, self.operator, self.parts = flow, call, operator, parts
+        self.before = {name: len(getattr(flow, name)) for name in (*PLACED, *OTHERS)}
+        self.units = flow.count
+        self.places = {id(part): i for i, part in reversed(list(enumerate(parts)))}
+        self.places |= {id(part.units): i for i, part in reversed(list(enumerate(parts))) if part.live}
+        self.whys = {part.why: i for i, part in enumerate(parts) if not part.live}
+        self.ended: list[Any] = []
+
+    def recipe(self, text: str, outputs: Sequence[Tensor | None]) -> Recipe | None:
+        """What came of it, or None where no recipe can say that."""
+        flow, new = self.flow, self._new
+        if any(map(new, OTHERS)) or flow.count > self.units or not self._is_all_told(text):
+            return None
+        try:
+            results = [([[self._made(part) for part in axis] for axis in t.axes], t) for t in outputs if t is not None]
+            return Recipe(
+                self.ended, results,
+                ties=[(self.places[id(a)], self.places[id(b)]) for a, b, _ in new("ties")],
+                fixes=[(self.places[id(units)], self._why(why)) for units, why in new("fixes")],
+                leaks=[self._leak(units, why) for units, why in new("leaks")],
+                contractions=[self._contraction(found) for found in new("contractions")],
+                costs=[[self.places[id(part)] for part in parts] for _, parts in new("costs")],
+                marks=[(name, [self.places[id(units)] for units in new(name)]) for name in MARKS if new(name)],
+            )  # fmt: skip
+        except KeyError:  # something that is no part of an operand
+            return None
+
+    def _new(self, name: str) -> list[Any]:
+        """What the node added to one of the flow's lists."""
+        return list(getattr(self.flow, name)[self.before[name] :])
+
+    def _is_all_told(self, text: str) -> bool:
+        """Whether the parts of the operands alone say what each letter is."""
+        rule = parse(text)
+        ranks = [None if tensor is None else len(tensor.axes) for tensor in self.call.inputs[: len(rule.operands)]]
+        spelling = spell(text, tuple(ranks))
+        stars = {term.letters[0] for result in rule.results for term in result.terms if term.star}
+        known = {letter.name for letter in spelling.letters}
+        return not spelling.products and stars <= spelling.stars.keys() and self.call.letters.keys() <= known
+
+    def _made(self, part: Part) -> Made:
+        if id(part) in self.places:
+            return self.places[id(part)], None, None
+        if part.live:
+            return self.places[id(part.units)], part.size, part.rest
+        if self._why(part.why) != NODE:
+            raise KeyError(part)
+        self.ended.append(part.size)
+        return len(self.parts) + len(self.ended) - 1, None, None
+
+    def _why(self, number: int) -> int:
+        reason, node = self.flow.reasons[number], self.call.node
+        own = [which for which in (NODE, UNMADE) if reason == own_reason(which, node, self.operator)]
+        return own[0] if own else self.whys[number]
+
+    def _leak(self, units: Units, why: int) -> int:
+        place = self.places[id(units)]
+        if self.flow.reasons[why] != leaked(self.call.node, self.parts[place].rest):
+            raise KeyError(why)
+        return place
+
+    def _contraction(self, found: Contraction) -> tuple[int, int | None]:
+        level = self.flow.kind(found.part)[1]
+        if level not in (0, np.nan):  # whether a constant can be folded is for each node to say
+            raise KeyError(level)
+        return self.places[id(found.part)], None if found.weight is None else self.places[id(found.weight)]
