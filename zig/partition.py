@@ -108,8 +108,8 @@ class Partition:
             for part in parts
         ]
         owned = np.zeros(len(labels.why), bool)
-        for _, _, units in self._axes:
-            owned[labels.component[units[members[units]]]] = True
+        units = np.concatenate([NOTHING, *(units for _, _, units in self._axes)])
+        owned[labels.component[units[members[units]]]] = True
         free = np.flatnonzero(owned & (labels.why == 0))  # components are numbered as the network makes them
         zig_of_component = np.full(len(labels.why), -1)
         zig_of_component[free] = np.arange(len(free))
@@ -340,6 +340,7 @@ class _Choice:
         ]
         load = np.where(seen, 0, sizes)[component]
         self.loads = [load[fork.flat] for fork in flow.forks]
+        self.sees_cells = [bool((fork.flat != NOBODY).any()) for fork in self.forks]
         self.weight = sizes[seen]
         self.fixed, self.head, self.block = (mark[seen] for mark in marks)
         self.taken = np.zeros_like(self.fixed)
@@ -361,8 +362,9 @@ class _Choice:
                 side, other = (fork.rows, fork.columns) if by_rows else (fork.columns, fork.rows)
                 self.taken[side] = self.fixed[other] = True
                 np.add.at(self.weight, side, self.loads[index].sum(axis=int(by_rows)))
-                cells, along = _tie(fork, by_rows)
-                ties.append((cells[cells != NOBODY], along[cells != NOBODY]))
+                if self.sees_cells[index]:
+                    cells, along = _tie(fork, by_rows)
+                    ties.append((cells[cells != NOBODY], along[cells != NOBODY]))
             open_[decided] = False
             self.component = _joined(self.component, ties)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from zig.parts import computed_over, leaked, unmade
 from zig.rules import parse, spell
-from zig.units import NOTHING, Contraction, Part, Reason, Rest, Tensor
+from zig.units import NOTHING, Contraction, Fork, Part, Reason, Rest, Tensor
 
 if TYPE_CHECKING:
     from zig.flow import Flow
@@ -32,12 +32,14 @@ Made = tuple[int, Any, "Rest | None"]  # a part of a result: the place of its un
 
 
 class Recipe(NamedTuple):
-    """What came of a situation; numbers are places among the operands' parts and, after them, those that ended."""
+    """What came of a situation. Numbers are places of parts: the operands', what is cut out of these, the ended."""
 
+    splits: list[tuple[int, int]]  # place, number of rows
     ended: list[Any]  # sizes
     results: list[tuple[list[list[Made]], Tensor]]
     ties: list[tuple[int, int]]
     fixes: list[tuple[int, int]]  # place; the place of what gives the reason, or NODE or UNMADE
+    own: list[int]  # which of these two there are
     leaks: list[int]  # of parts that nothing constant is known of
     marks: list[tuple[str, list[int]]]  # what goes to `members`, `heads` or `blocks`
     contractions: list[tuple[int, int | None]]
@@ -89,20 +91,22 @@ def _pattern(parts: Sequence[Part]) -> list[int]:
 def _follow(flow: Flow, recipe: Recipe, call: Call, operator: Operator, parts: list[Part]) -> list[Tensor | None]:
     """Do to these parts what the recipe says."""
     node = call.node
-    flow.ties += [(parts[a].units, parts[b].units, node.name) for a, b in recipe.ties]
+    for place, outer in recipe.splits:
+        parts += flow.split(parts[place], outer, node)
+    for a, b in recipe.ties:
+        flow.ties.append((parts[a].units, parts[b].units, node.name))
+    own = {why: flow.reason(*own_reason(why, node, operator)) for why in recipe.own}
     for place, why in recipe.fixes:
-        number = parts[why].why if why >= 0 else flow.reason(*own_reason(why, node, operator))
-        flow.fixes.append((parts[place].units, number))
-    flow.leaks += [(parts[i].units, flow.reason(*leaked(node, parts[i].rest))) for i in recipe.leaks]
-    if recipe.ended:
-        number = flow.reason(*own_reason(NODE, node, operator))
-        parts = [*parts, *(Part(size, why=number) for size in recipe.ended)]
+        flow.fixes.append((parts[place].units, own[why] if why < 0 else parts[why].why))
+    for place in recipe.leaks:
+        flow.leaks.append((parts[place].units, flow.reason(*leaked(node, parts[place].rest))))
+    parts += [Part(size, why=own[NODE]) for size in recipe.ended]
     for name, places in recipe.marks:
         getattr(flow, name).extend([parts[i].units for i in places])
-    flow.contractions += [
-        Contraction(call, parts[i], None if weight is None else parts[weight]) for i, weight in recipe.contractions
-    ]
-    flow.costs += [(node.name, [parts[i] for i in places]) for places in recipe.costs]
+    for place, weight in recipe.contractions:
+        flow.contractions.append(Contraction(call, parts[place], None if weight is None else parts[weight]))
+    for places in recipe.costs:
+        flow.costs.append((node.name, [parts[i] for i in places]))
     return [_made(axes, like, parts) for axes, like in recipe.results]
 
 
@@ -131,7 +135,7 @@ class Writer:
         """Begin before the node is worked out."""
         self.flow, self.call, self.operator, self.parts = flow, call, operator, parts
         self.before = {name: len(getattr(flow, name)) for name in (*PLACED, *OTHERS)}
-        self.units = flow.count
+        self.units, self.given = flow.count, len(parts)
         self.places = {id(part): i for i, part in reversed(list(enumerate(parts)))}
         self.places |= {id(part.units): i for i, part in reversed(list(enumerate(parts))) if part.live}
         self.whys = {part.why: i for i, part in enumerate(parts) if not part.live}
@@ -140,17 +144,22 @@ class Writer:
     def recipe(self, text: str, outputs: Sequence[Tensor | None]) -> Recipe | None:
         """What came of it, or None where no recipe can say that."""
         flow, new = self.flow, self._new
-        if any(map(new, OTHERS)) or flow.count > self.units or not self._is_all_told(text):
+        if new("stored") or not self._is_all_told(text):
             return None
         try:
+            splits = [self._split(fork) for fork in new("forks")]
+            if flow.count > self.units:
+                return None
             results = [([[self._made(part) for part in axis] for axis in t.axes], t) for t in outputs if t is not None]
+            fixes = [(self.places[id(units)], self._why(why)) for units, why in new("fixes")]
             return Recipe(
-                self.ended, results,
+                splits, self.ended, results,
                 ties=[(self.places[id(a)], self.places[id(b)]) for a, b, _ in new("ties")],
-                fixes=[(self.places[id(units)], self._why(why)) for units, why in new("fixes")],
+                fixes=fixes,
+                own=list(dict.fromkeys(why for _, why in fixes if why < 0)),
                 leaks=[self._leak(units, why) for units, why in new("leaks")],
                 contractions=[self._contraction(found) for found in new("contractions")],
-                costs=[[self.places[id(part)] for part in parts] for _, parts in new("costs")],
+                costs=[[self._place(part) for part in parts] for _, parts in new("costs")],
                 marks=[(name, [self.places[id(units)] for units in new(name)]) for name in MARKS if new(name)],
             )  # fmt: skip
         except KeyError:  # something that is no part of an operand
@@ -177,12 +186,30 @@ class Writer:
         if self._why(part.why) != NODE:
             raise KeyError(part)
         self.ended.append(part.size)
-        return len(self.parts) + len(self.ended) - 1, None, None
+        return self.given + len(self.ended) - 1, None, None
 
     def _why(self, number: int) -> int:
         reason, node = self.flow.reasons[number], self.call.node
         own = [which for which in (NODE, UNMADE) if reason == own_reason(which, node, self.operator)]
         return own[0] if own else self.whys[number]
+
+    def _split(self, fork: Fork) -> tuple[int, int]:
+        """A part that is cut, whose rows and columns take places of their own."""
+        if fork.joined:
+            raise KeyError(fork)
+        place = self.places[id(fork.flat.base)]
+        for units in (fork.rows, fork.columns):
+            self.places[id(units)] = self.given
+            self.given, self.units = self.given + 1, self.units + len(units)
+        return place, len(fork.rows)
+
+    def _place(self, part: Part) -> int:
+        if id(part) in self.places:
+            return self.places[id(part)]
+        place = self.places[id(part.units)]
+        if place < len(self.parts):  # another part of the same units may rest elsewhere
+            raise KeyError(place)
+        return place
 
     def _leak(self, units: Units, why: int) -> int:
         place = self.places[id(units)]
@@ -194,4 +221,4 @@ class Writer:
         level = self.flow.kind(found.part)[1]
         if level not in (0, np.nan):  # whether a constant can be folded is for each node to say
             raise KeyError(level)
-        return self.places[id(found.part)], None if found.weight is None else self.places[id(found.weight)]
+        return self._place(found.part), None if found.weight is None else self._place(found.weight)
