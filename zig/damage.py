@@ -16,6 +16,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from onnx import TensorProto
 
+from zig import bodies
 from zig.errors import ModelError, ZigError
 
 if TYPE_CHECKING:
@@ -175,6 +176,10 @@ def complaint(model: onnx.ModelProto) -> str:
     """The first line of what onnx's checker and strict shape inference say against a model; "" where it is valid."""
     if odd := next(_odd_texts(model), b""):
         return f"{odd!r} is no text"
+    for node in (node for graph in bodies.walk(model.graph) for node in graph.node):
+        for attribute in node.attribute:
+            if attribute.ref_attr_name:
+                return f"attribute '{attribute.name}' of node '{node.name}' refers to a function that it is not in"
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     given = {value.name for value in bare.graph.input}

@@ -19,7 +19,7 @@ from zig.budget import Budget
 from zig.cut import Surgeon
 from zig.damage import blaming, complaint
 from zig.dims import Size
-from zig.errors import PlanError, UnchangedError, VerifyError
+from zig.errors import ModelError, PlanError, UnchangedError, VerifyError
 from zig.files import file_bytes, has_external, publish, same_shape, save, workspace, write
 from zig.flow import Flow
 from zig.graph import Graph, load
@@ -168,6 +168,8 @@ def _compare(full: Path, small: Path, graph: Graph, options: dict[str, Any]) -> 
         raise VerifyError(f"{graph.name}: the compressed model would not be valid ONNX ({said}); please report it")
     comparison = verify(full, small, **options)
     if not comparison.equal:
+        if said := complaint(graph.proto):
+            raise ModelError(f"{graph.name}: is no valid ONNX ({said}), and what it computes changes; export it again")
         raise VerifyError(
             f"{graph.name}: the compressed model would not give the same outputs (largest relative difference "
             f"{comparison.max_rel:.2g}); nothing was written. Please report the model"

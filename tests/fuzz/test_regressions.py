@@ -154,6 +154,10 @@ DAMAGED: dict[str, Callable[[], onnx.ModelProto]] = {
         "p = Attention <q_num_heads = 1, kv_num_heads = 0> (k, k, k) r = Squeeze (p, a)",
         a=np.array([1]),
     ),
+    "an axis of a function outside of one": lambda: changed(
+        lambda proto: proto.graph.node[1].attribute.add(name="axis", type=onnx.AttributeProto.INT, ref_attr_name="a"),
+        "h = MatMul (x, w) r = Softmax (h)",
+    ),
     "a Split into more parts than it names": lambda: model("h = MatMul (x, w) r = Split <num_outputs = 9> (h)"),
     "an output that is named twice": lambda: changed(
         lambda proto: proto.graph.output.append(onnx.ValueInfoProto.FromString(proto.graph.output[0].SerializeToString()))
