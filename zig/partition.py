@@ -97,9 +97,9 @@ class Partition:
     `rows` says for each (initializer, axis) which ZIG an index belongs to; `node_group[g]` the node group of ZIG g.
     """
 
-    def __init__(self, graph: Graph, flow: Flow, labels: Labels, members: Mask, seconds: float = 0.0):
-        """Number the components that are free of reasons and own at least one weight slice."""
-        self.graph, self.flow, self.labels, self.seconds = graph, flow, labels, seconds
+    def __init__(self, graph: Graph, flow: Flow, labels: Labels, members: Mask, forks: str = "", seconds: float = 0.0):
+        """Number the components that are free of reasons and own a weight slice; `forks`: how these were decided."""
+        self.graph, self.flow, self.labels, self.forks, self.seconds = graph, flow, labels, forks, seconds
         self.member = members
         self._axes = [
             (name, axis, part.units)
@@ -250,7 +250,7 @@ def analyze(
         flow = Flow(graph, rows).run()
         _keep(flow, keep)
         labels = settle(flow, forks)
-        return Partition(graph, flow, labels, members(flow, labels), time.perf_counter() - start)
+        return Partition(graph, flow, labels, members(flow, labels), forks, time.perf_counter() - start)
 
 
 @contextmanager

@@ -99,14 +99,15 @@ def _constants(flow: Flow, partition: Partition) -> Mask:
 
 def choices(partition: Partition) -> Iterator[Partition]:
     """The partition under every choice at its forks that differs: a file does not say by which one it was pruned."""
-    seen: list[Units] = []
-    component = tied(partition.flow)
-    for forks in FORKS if partition.flow.forks else FORKS[:1]:
-        labels = settle(partition.flow, forks, component)
+    flow, seen = partition.flow, list[Units]()
+    component = tied(flow) if flow.forks else None
+    for forks in FORKS if flow.forks else [partition.forks]:
+        known = forks == partition.forks
+        labels = partition.labels if known else settle(flow, forks, component)
         groups = np.where(labels.bare > 0, -1, np.arange(len(labels.bare)))[labels.component]
         if not any(np.array_equal(groups, other) for other in seen):
             seen.append(groups)
-            yield Partition(partition.graph, partition.flow, labels, members(partition.flow, labels))
+            yield partition if known else Partition(partition.graph, flow, labels, members(flow, labels), forks)
 
 
 def _keep_one(able: Mask, family: Any) -> None:
