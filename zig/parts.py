@@ -49,7 +49,10 @@ class Parts:
         units = np.arange(self.count, self.count + count)
         self.count += count
         self._whole[id(units)] = units, True
-        return self.part(units, np.full(count, rest) if isinstance(rest, np.ndarray) else self.level(rest, count))
+        if isinstance(rest, np.ndarray):
+            return self.part(units, np.full(count, rest))
+        self.parts[id(units)] = part = Part(count, units, self.level(rest, count))
+        return part
 
     def part(self, units: Units, rest: Rest) -> Part:
         """A part that carries these units, registered so that its array stays alive and is counted once."""
@@ -120,9 +123,12 @@ class Parts:
             self._whole[id(units)] = units, bool(units.all())
         return self._whole[id(units)][1]
 
-    def kind(self, part: Part) -> tuple[Any, ...]:
-        """What counts of a part besides its units: its size and, of a live one, its level and if it is whole."""
-        return (part.size, self._level(part.rest), self._is_whole(part.units)) if part.live else (part.size,)
+    def kind(self, part: Part) -> tuple[Any, ...] | None:
+        """What counts of a part besides its units: its size, level and whether it is whole; None if it is not level."""
+        if not part.live:
+            return (part.size,)
+        level = self._levels.get(id(part.rest), ...)
+        return None if level is ... else (part.size, level, self._is_whole(part.units))
 
     # -- parts ---------------------------------------------------------------------------------------------------
 

@@ -58,8 +58,10 @@ class Recipes:
     def apply(self, call: Call, operator: Operator, text: str) -> list[Tensor | None]:
         """As `Flow.apply`, which works the rule `text` out; here it is only done where it is known what comes of it."""
         flow = self.flow
+        if not operator.recurs or flow.resting or not all(call.node.outputs):
+            return flow.apply(call, operator, text)
         forms = [-1 if tensor is None else self._form(tensor) for tensor in call.inputs]
-        if not operator.recurs or flow.resting or ... in forms or not all(call.node.outputs):
+        if ... in forms:
             return flow.apply(call, operator, text)
         parts = [part for tensor in call.inputs if tensor is not None for axis in tensor.axes for part in axis]
         situation = (call.node.op, text, len(call.node.outputs), *forms, *_pattern(parts))
@@ -74,11 +76,10 @@ class Recipes:
     def _form(self, tensor: Tensor) -> Any:
         """A number for all that counts of a tensor besides its units; `...` where some part has rests of its own."""
         if tensor.form is None:
-            kinds = tuple([tuple([self.flow.kind(part) for part in axis]) for axis in tensor.axes])
+            kinds = [self.flow.kind(part) for axis in tensor.axes for part in axis]
             number = tensor.number if tensor.number == tensor.number else None
-            level = not any(... in kind for axis in kinds for kind in axis)
-            key = (kinds, tensor.const, tensor.weight, number)
-            tensor.form = self._forms.setdefault(key, len(self._forms)) if level else ...
+            key = (*map(len, tensor.axes), *kinds, tensor.const, tensor.weight, number)
+            tensor.form = ... if None in kinds else self._forms.setdefault(key, len(self._forms))
         return tensor.form
 
 
@@ -218,7 +219,7 @@ class Writer:
         return place
 
     def _contraction(self, found: Contraction) -> tuple[int, int | None]:
-        level = self.flow.kind(found.part)[1]
+        _, level, _ = self.flow.kind(found.part) or (0, ..., True)
         if level not in (0, np.nan):  # whether a constant can be folded is for each node to say
             raise KeyError(level)
         return self._place(found.part), None if found.weight is None else self._place(found.weight)
