@@ -72,7 +72,7 @@ class Flow(Parts):
         self.unknown: dict[str, None] = {}
         self.zeros, self.scales = quantised(graph, operators)
         self._parameters: dict[str, Node] = {}
-        self._tensors: dict[str, Tensor | None] = {}
+        self._tensors: dict[str, Tensor | None] = {"": None}
         self._recipes = Recipes(self)
         self._outcomes: dict[tuple[Any, ...], float] = {}
 
@@ -119,7 +119,8 @@ class Flow(Parts):
             return  # known before the model runs
         operator = self.operators.get(node.op)
         data = (operator.data if operator else 0) or len(node.inputs)
-        inputs = [self.tensor(name) if name else None for name in node.inputs[:data]]
+        known = self._tensors
+        inputs = [known[name] if name in known else self.tensor(name) for name in node.inputs[:data]]
         call = Call(node, inputs + [self._parameter(name, node) for name in node.inputs[data:]], self)
         for name in node.captured:
             self.fix(self.tensor(name), self.reason(f"is read inside a sub-graph of {node}", node.name))
@@ -138,7 +139,9 @@ class Flow(Parts):
             what = f"its operands do not fit it ({type(error).__name__}: {error})"
             call.outputs = self._stop(call, self.reason(f"can't be followed through {node}: {what}", node.name))
         self.calls.append(call)
-        self._tensors.update({name: t for name, t in zip(node.outputs, call.outputs, strict=False) if name})
+        for name, tensor in zip(node.outputs, call.outputs, strict=False):
+            if name:
+                known[name] = tensor
 
     def _known(self, name: str) -> Tensor:
         value = self.graph.values[name]

@@ -199,8 +199,7 @@ def aligned(rule: str, axis: int | None = None) -> Callable[[Call], str]:
     """The rule of two operands; before opset 7 the second one may lie along axes of the first from `axis` on."""
 
     def at(call: Call) -> str:
-        first = call.attribute("axis", axis)
-        if call.node.version > 6 or first is None:
+        if call.node.version > 6 or (first := call.attribute("axis", axis)) is None:
             return rule
         x = letters(len(call.tensor(0).axes))
         other = x[first % len(x) :][: len(call.tensor(1).axes)]
