@@ -2,8 +2,8 @@
 
 What a rule does to units follows from its **situation** alone: the rule, the sizes of the parts of its operands, the
 levels at which these rest, and which of them are the same. A **recipe** says what came of a situation in terms of the
-operands' parts, by their places. Of some situations there is none, and each of their nodes is worked out anew: where it
-made a fork or a leak, where rests are not level, where more than the operands was looked at.
+operands' parts, by their places. Of some situations there is none, and each of their nodes is worked out anew: where
+rests are not level, where parts are joined, where more than the operands was looked at.
 """
 
 from __future__ import annotations
@@ -24,10 +24,8 @@ if TYPE_CHECKING:
     from zig.units import Call, Units
 
 NODE, UNMADE = -1, -2  # for reasons of the node itself: it computes over a part, or ties it to what no weight makes
-# Lists of a flow that recipes add to, and those that they do not.
-MARKS = ("members", "heads", "blocks")
-PLACED = (*MARKS, "ties", "fixes", "leaks", "contractions", "costs")
-OTHERS = ("stored", "forks")
+MARKS = ("members", "heads", "blocks")  # lists of a flow that hold units
+LISTS = (*MARKS, "ties", "fixes", "leaks", "forks", "stored", "contractions", "costs")  # all that a node may add to
 Made = tuple[int, Any, "Rest | None"]  # a part of a result: the place of its units, its size, its rest (None: the part)
 
 
@@ -135,7 +133,7 @@ class Writer:
     def __init__(self, flow: Flow, call: Call, operator: Operator, parts: Sequence[Part]):
         """Begin before the node is worked out."""
         self.flow, self.call, self.operator, self.parts = flow, call, operator, parts
-        self.before = {name: len(getattr(flow, name)) for name in (*PLACED, *OTHERS)}
+        self.before = {name: len(getattr(flow, name)) for name in LISTS}
         self.units, self.given = flow.count, len(parts)
         self.places = {id(part): i for i, part in reversed(list(enumerate(parts)))}
         self.places |= {id(part.units): i for i, part in reversed(list(enumerate(parts))) if part.live}
@@ -157,7 +155,7 @@ class Writer:
                 splits, self.ended, results,
                 ties=[(self.places[id(a)], self.places[id(b)]) for a, b, _ in new("ties")],
                 fixes=fixes,
-                own=list(dict.fromkeys(why for _, why in fixes if why < 0)),
+                own=sorted({why for _, why in fixes if why < 0} | {NODE for _ in self.ended}),
                 leaks=[self._leak(units, why) for units, why in new("leaks")],
                 contractions=[self._contraction(found) for found in new("contractions")],
                 costs=[[self._place(part) for part in parts] for _, parts in new("costs")],
