@@ -11,10 +11,11 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
+from conftest import parse
 from onnx import TensorProto, numpy_helper
 
 import zig
-from zig.dims import Dim
+from zig.dims import Dim, symbol
 from zig.errors import ModelError, UsageError, ZigError
 from zig.graph import Graph, load
 
@@ -310,3 +311,16 @@ def test_a_tensor_with_too_few_bytes_is_refused(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "short.onnx")
     with pytest.raises(ModelError, match="'w' holds 40 bytes instead of 48"):
         load(tmp_path / "short.onnx")
+
+
+def test_sizes_that_a_tool_could_not_tell_are_found_anew() -> None:
+    model = parse(
+        """g (float[N, 8] x) => (float[N, K, 4] y) <float[N, Reshape_1_o0__d1, 4] r, float[N, J, 2] z> {
+            h = MatMul (x, w) r = Reshape (h, to) o = MatMul (r, v) z = my.own.Thing (o) y = MatMul (z, u) }""",
+        w=np.ones((8, 8), np.float32), v=np.ones((4, 4), np.float32), u=np.ones((2, 4), np.float32),
+        to=np.array([0, 2, 4]),
+    )  # fmt: skip
+    model.opset_import.append(onnx.helper.make_opsetid("my.own", 1))
+    shapes = load(model).shapes
+    assert shapes["r"] == shapes["o"] == (symbol("N"), 2, 4)  # J is all that anybody says of what an unknown node makes
+    assert shapes["z"] == (symbol("N"), symbol("J"), 2)

@@ -11,6 +11,7 @@ import ast
 import math
 import operator
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, Union
 
 from zig.errors import RuleError
@@ -94,6 +95,7 @@ def divide(size: Size, by: Size) -> Size | None:
     return _sum(quotient)
 
 
+@lru_cache(maxsize=4096)
 def parse(text: str) -> Size:
     """The size that a model names, such as `batch` or torch's `4*batch + 1`; what is no arithmetic is a symbol."""
     try:

@@ -23,7 +23,7 @@ from onnx import AttributeProto, TensorProto, numpy_helper
 from onnx.inliner import inline_local_functions
 
 from zig import arithmetic, bodies, damage
-from zig.dims import Size, parse, symbol
+from zig.dims import Dim, Size, parse, symbol
 from zig.errors import ModelError
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class Graph:
         self._arrays: dict[str, np.ndarray[Any, Any]] = {}
         self._facts: dict[str, tuple[tuple[int, ...], bool, float]] = {}
         self._declared = [info for graph in bodies.walk(self.proto.graph) for info in _infos(graph)]
+        self._doubtful = self._of_other_symbols()
         self._infer()
         for name in self.initializers:
             self.facts(name)
@@ -288,8 +289,22 @@ class Graph:
             self.shapes = self._shapes_of(self._inferred())
             self.values = arithmetic.evaluate(self, self.shapes, complete=True)
             before, left = left, self._open_sizes()
-        if self._note_growing():
+        missing = [info for info in self._doubtful if info.name not in self.shapes]
+        self._declared, self._doubtful = [*self._declared, *missing], []
+        if missing or self._note_growing():
             self._infer()
+
+    def _of_other_symbols(self) -> list[onnx.ValueInfoProto]:
+        """Shapes that are declared over symbols which no input has, taken out of what is declared.
+
+        Tools leave their own there where they could not tell a size (`Reshape_470_o0__d1`), and shape arithmetic often
+        can: these are asked only of tensors for which nothing else says a shape.
+        """
+        known = {name for value in self.proto.graph.input for name in _symbols(value)}
+        inner = {value.name for value in self.proto.graph.value_info if not known.issuperset(_symbols(value))}
+        found = [info for info in self._declared if info.name in inner]
+        self._declared = [info for info in self._declared if info.name not in inner]
+        return found
 
     def _note_growing(self) -> bool:
         """Whether sizes were found that change from step to step, so that what was taken from the start is wrong."""
@@ -402,6 +417,12 @@ def _size(dim: Any, tensor: str, axis: int) -> Size:
     if dim.HasField("dim_value") and dim.dim_value >= 0:
         return int(dim.dim_value)
     return parse(dim.dim_param) if dim.dim_param else symbol(arithmetic.anonymous(tensor, axis))
+
+
+def _symbols(info: onnx.ValueInfoProto) -> set[str]:
+    """The symbols in a declared shape."""
+    sizes = [parse(dim.dim_param) for dim in info.type.tensor_type.shape.dim if dim.dim_param]
+    return {name for size in sizes if isinstance(size, Dim) for monomial, _ in size.terms for name in monomial}
 
 
 def _infos(graph: onnx.GraphProto) -> tuple[onnx.ValueInfoProto, ...]:
