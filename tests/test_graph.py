@@ -315,12 +315,14 @@ def test_a_tensor_with_too_few_bytes_is_refused(tmp_path: Path) -> None:
 
 def test_sizes_that_a_tool_could_not_tell_are_found_anew() -> None:
     model = parse(
-        """g (float[N, 8] x) => (float[N, K, 4] y) <float[N, Reshape_1_o0__d1, 4] r, float[N, J, 2] z> {
-            h = MatMul (x, w) r = Reshape (h, to) o = MatMul (r, v) z = my.own.Thing (o) y = MatMul (z, u) }""",
-        w=np.ones((8, 8), np.float32), v=np.ones((4, 4), np.float32), u=np.ones((2, 4), np.float32),
-        to=np.array([0, 2, 4]),
+        """g (float[N, W, 8] x) => (float[N, K, 2] y) <float[N, Reshape_1_o0__d1, 4] r, float[N, J, 2] z> {
+            n = Shape <end = 1> (x) s = Shape <start = 1, end = 2> (x) t = Mul (s, two)
+            to = Concat <axis = 0> (n, t, four) h = MatMul (x, w) r = Reshape (h, to) o = MatMul (r, v)
+            z = my.own.Thing (o) y = MatMul (z, u) }""",
+        w=np.ones((8, 8), np.float32), v=np.ones((4, 4), np.float32), u=np.ones((2, 2), np.float32),
+        two=np.array([2]), four=np.array([4]),
     )  # fmt: skip
     model.opset_import.append(onnx.helper.make_opsetid("my.own", 1))
     shapes = load(model).shapes
-    assert shapes["r"] == shapes["o"] == (symbol("N"), 2, 4)  # J is all that anybody says of what an unknown node makes
-    assert shapes["z"] == (symbol("N"), symbol("J"), 2)
+    assert shapes["r"] == shapes["o"] == (symbol("N"), 2 * symbol("W"), 4)
+    assert shapes["z"] == (symbol("N"), symbol("J"), 2)  # all that anybody says of what an unknown node makes
