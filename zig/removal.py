@@ -162,7 +162,7 @@ class ActualRest:
         axes = {
             name: [i for i, axis in enumerate(tensor.axes) if axis and (name, i) not in self._sights]
             for name, tensor in self.partition.flow.weights.items()
-            if len(self.partition.graph.pieces(name)) > 1 and sum(map(bool, tensor.axes)) > 1
+            if math.prod(self.partition.graph.facts(name)[0]) > _LARGE and sum(map(bool, tensor.axes)) > 1
         }
         with ThreadPoolExecutor(WORKERS) as pool:
             for look in [pool.submit(self._look, name, some) for name, some in axes.items() if some]:
@@ -243,4 +243,5 @@ def _holds(value: Array, axis: int, kept: list[Mask], zero: float) -> Mask:
 
 
 _PLACES = 32
+_LARGE = 1 << 16  # numbers in a weight
 _IEEE = ("float16", "bfloat16", "float32", "float64")
