@@ -272,7 +272,8 @@ class Flow(Parts):
                 self._outcomes[key] = float(operator.rest(call, *key[1:]))
             value = self._outcomes.get(key, np.inf)
             if abs(value) != np.inf:
-                return Part(part.size, part.units, self.level(value, len(part.units)))
+                rest = self.level(value, len(part.units))
+                return part if rest is part.rest else Part(part.size, part.units, rest)
         rest = np.asarray(operator.rest(call, *rests), np.float64)
         if rest.shape != part.units.shape:
             rest = np.broadcast_to(rest, part.units.shape)

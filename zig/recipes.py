@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from zig.flow import Flow
     from zig.graph import Node
     from zig.operators import Operator
-    from zig.units import Call, Units
+    from zig.units import Axis, Call, Units
 
 NODE, UNMADE = -1, -2  # for reasons of the node itself: it computes over a part, or ties it to what no weight makes
 MARKS = ("members", "heads", "blocks")  # lists of a flow that hold units
@@ -34,7 +34,7 @@ class Recipe(NamedTuple):
 
     splits: list[tuple[int, int]]  # place, number of rows
     ended: list[Any]  # sizes
-    results: list[tuple[list[list[Made]], Tensor]]
+    results: list[tuple[list[int | list[Made]], Tensor]]  # each axis: the place of an operand's, or its parts
     ties: list[tuple[int, int]]
     fixes: list[tuple[int, int]]  # place; the place of what gives the reason, or NODE or UNMADE
     own: list[int]  # which of these two there are
@@ -61,15 +61,19 @@ class Recipes:
         forms = [-1 if tensor is None else self._form(tensor) for tensor in call.inputs]
         if ... in forms:
             return flow.apply(call, operator, text)
-        parts = [part for tensor in call.inputs if tensor is not None for axis in tensor.axes for part in axis]
+        axes = [axis for tensor in call.inputs if tensor is not None for axis in tensor.axes]
+        parts = [part for axis in axes for part in axis]
         situation = (call.node.op, text, len(call.node.outputs), *forms, *_pattern(parts))
         if situation not in self._known:
-            writer = Writer(flow, call, operator, parts)
+            writer = Writer(flow, call, operator, axes)
             outputs = flow.apply(call, operator, text)
             self._known[situation] = writer.recipe(text, outputs)
             return outputs
         recipe = self._known[situation]
-        return flow.apply(call, operator, text) if recipe is None else _follow(flow, recipe, call, operator, parts)
+        if recipe is None:
+            return flow.apply(call, operator, text)
+        _follow(flow, recipe, call, operator, parts)
+        return [_made(made, like, axes, parts) for made, like in recipe.results]
 
     def _form(self, tensor: Tensor) -> Any:
         """A number for all that counts of a tensor besides its units; `...` where some part has rests of its own."""
@@ -87,8 +91,8 @@ def _pattern(parts: Sequence[Part]) -> list[int]:
     return [first.setdefault(id(p.units) if p.units is not NOTHING else -p.why, len(first)) for p in parts]
 
 
-def _follow(flow: Flow, recipe: Recipe, call: Call, operator: Operator, parts: list[Part]) -> list[Tensor | None]:
-    """Do to these parts what the recipe says."""
+def _follow(flow: Flow, recipe: Recipe, call: Call, operator: Operator, parts: list[Part]) -> None:
+    """Do to these parts what the recipe says; those that are cut out of them, or ended, are added."""
     node = call.node
     for place, outer in recipe.splits:
         parts += flow.split(parts[place], outer, node)
@@ -106,15 +110,16 @@ def _follow(flow: Flow, recipe: Recipe, call: Call, operator: Operator, parts: l
         flow.contractions.append(Contraction(call, parts[place], None if weight is None else parts[weight]))
     for places in recipe.costs:
         flow.costs.append((node.name, [parts[i] for i in places]))
-    return [_made(axes, like, parts) for axes, like in recipe.results]
 
 
-def _made(axes: list[list[Made]], like: Tensor, parts: Sequence[Part]) -> Tensor:
+def _made(made: list[int | list[Made]], like: Tensor, axes: Sequence[Axis], parts: Sequence[Part]) -> Tensor:
     """A tensor as the one that came of the same situation, with these parts."""
     tensor = Tensor(
         tuple([
-            tuple([parts[i] if rest is None else Part(size, parts[i].units, rest) for i, size, rest in axis])
-            for axis in axes
+            axes[axis]
+            if isinstance(axis, int)
+            else tuple([parts[i] if rest is None else Part(size, parts[i].units, rest) for i, size, rest in axis])
+            for axis in made
         ]),
         like.const, like.weight, like.number,
     )  # fmt: skip
@@ -130,9 +135,11 @@ def own_reason(which: int, node: Node, operator: Operator) -> Reason:
 class Writer:
     """Notes where a flow stands before a node, so as to write down afterwards what came of it."""
 
-    def __init__(self, flow: Flow, call: Call, operator: Operator, parts: Sequence[Part]):
+    def __init__(self, flow: Flow, call: Call, operator: Operator, axes: Sequence[Axis]):
         """Begin before the node is worked out."""
-        self.flow, self.call, self.operator, self.parts = flow, call, operator, parts
+        self.flow, self.call, self.operator = flow, call, operator
+        self.parts = parts = [part for axis in axes for part in axis]
+        self.axes = {tuple(map(id, axis)): i for i, axis in enumerate(axes)}
         self.before = {name: len(getattr(flow, name)) for name in LISTS}
         self.units, self.given = flow.count, len(parts)
         self.places = {id(part): i for i, part in reversed(list(enumerate(parts)))}
@@ -149,7 +156,7 @@ class Writer:
             splits = [self._split(fork) for fork in new("forks")]
             if flow.count > self.units:
                 return None
-            results = [([[self._made(part) for part in axis] for axis in t.axes], t) for t in outputs if t is not None]
+            results = [([self._axis(axis) for axis in t.axes], t) for t in outputs if t is not None]
             fixes = [(self.places[id(units)], self._why(why)) for units, why in new("fixes")]
             return Recipe(
                 splits, self.ended, results,
@@ -176,6 +183,10 @@ class Writer:
         stars = {term.letters[0] for result in rule.results for term in result.terms if term.star}
         known = {letter.name for letter in spelling.letters}
         return not spelling.products and stars <= spelling.stars.keys() and self.call.letters.keys() <= known
+
+    def _axis(self, axis: Axis) -> int | list[Made]:
+        place = self.axes.get(tuple(map(id, axis)))
+        return [self._made(part) for part in axis] if place is None else place
 
     def _made(self, part: Part) -> Made:
         if id(part) in self.places:
