@@ -1,5 +1,6 @@
 """What runs in a process of its own answers as if it had run in this one, and ends nothing but itself."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from zig.apart import apart
+from zig.apart import apart, is_safe
 from zig.errors import ModelError, VerifyError
 from zig.verify import verify
 
@@ -63,6 +64,27 @@ def test_an_end_without_an_answer_is_told(
     assert capfd.readouterr() == ("", "")
 
 
+class OddError(Exception):
+    """One that can't be sent."""
+
+    def __init__(self, text: str, more: object):
+        super().__init__(text)
+        self.more = more
+
+
+def test_an_error_that_cannot_be_sent_comes_back_as_text() -> None:
+    def fail() -> None:
+        raise OddError("it is odd", lambda: None)
+
+    with pytest.raises(RuntimeError, match="OddError: it is odd"):
+        apart(fail, "x")
+
+
+def test_a_process_that_was_killed_blames_no_model() -> None:
+    with pytest.raises(ModelError, match=r"x: .* was killed, perhaps for want of memory"):
+        apart(lambda: os.kill(os.getpid(), signal.SIGKILL), "x")
+
+
 def test_an_interrupt_ends_it_at_once() -> None:
     start = time.monotonic()
 
@@ -77,6 +99,13 @@ def test_an_interrupt_ends_it_at_once() -> None:
     finally:
         signal.signal(signal.SIGALRM, before)
     assert time.monotonic() - start < 30  # it does not wait for the minute to end
+
+
+def test_a_process_that_may_have_no_children_does_it_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(multiprocessing.current_process(), "_config", {"daemon": True})
+    assert not is_safe()
+    assert apart(os.getpid, "x") == os.getpid()
 
 
 def test_models_are_compared_apart(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -326,3 +326,34 @@ def test_sizes_that_a_tool_could_not_tell_are_found_anew() -> None:
     shapes = load(model).shapes
     assert shapes["r"] == shapes["o"] == (symbol("N"), 2 * symbol("W"), 4)
     assert shapes["z"] == (symbol("N"), symbol("J"), 2)  # all that anybody says of what an unknown node makes
+
+
+def test_numbers_beside_a_size_that_a_tool_could_not_tell_are_kept() -> None:
+    model = parse(
+        """g (float[N, 1] x, int64[2] s) => (float[M, 4] y) <float[u0, 64] c> {
+            c = Expand (x, s) d = MatMul (c, w) y = MatMul (d, v) }""",
+        w=np.ones((64, 16), np.float32), v=np.ones((16, 4), np.float32),
+    )  # fmt: skip
+    assert load(model).shapes["c"][1] == 64
+    assert len(zig.analyze(model)) == 16 + 64
+
+
+def test_a_size_that_follows_from_those_of_inputs_is_kept() -> None:
+    text = """g (float[1, 3, H, W] x) => (float[1, 8, P, Q] y) <float[1, 8, R, S] c> {
+        c = Conv <auto_pad = "SAME_UPPER", strides = [2, 2]> (x, k) y = Relu (c) }"""
+    model = parse(text, k=np.ones((8, 3, 3, 3), np.float32))
+    for dim, size in zip(model.graph.value_info[0].type.tensor_type.shape.dim[2:], ("H//2", "W//2"), strict=True):
+        dim.dim_param = size
+    shapes = load(model).shapes
+    assert shapes["c"][2:] == (symbol("H") // 2, symbol("W") // 2)
+
+
+@pytest.mark.parametrize("step", ["back", "n"])
+def test_a_slice_that_goes_backwards_or_by_a_dynamic_step_leaves_the_rest_known(step: str) -> None:
+    text = f"""g (float[N, T, 8] x) => (float[N, T, 4] y) {{
+        n = Shape <end = 1> (x) h = MatMul (x, w) r = Slice (h, last, first, one, {step}) q = Relu (r)
+        y = MatMul (q, v) }}"""
+    numbers = {"last": [-1], "first": [-(2**63) + 1], "one": [1], "back": [-1]}
+    weights = {"w": np.ones((8, 16), np.float32), "v": np.ones((16, 4), np.float32)}
+    model = parse(text, **weights, **{name: np.array(value) for name, value in numbers.items()})
+    assert len(zig.analyze(model)) == 16

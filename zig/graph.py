@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cached_property
 from itertools import count
@@ -23,7 +24,7 @@ from onnx import AttributeProto, TensorProto, numpy_helper
 from onnx.inliner import inline_local_functions
 
 from zig import arithmetic, bodies, damage
-from zig.dims import Dim, Size, parse, symbol
+from zig.dims import Size, parse, symbol
 from zig.errors import ModelError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ Source = "str | os.PathLike[str] | onnx.ModelProto | Graph"
 _SMALL = 1024  # bytes of a constant that shape inference may look at
 _LEVEL = 1 << 16  # bytes of a constant that may be the same number over and over
 _STANDARD = ("", "ai.onnx")
+_NAMES = re.compile(r"[A-Za-z_][\w.]*")  # in a size such as `2*batch + 1`
 
 
 class Node:
@@ -97,7 +99,7 @@ class Graph:
         self._arrays: dict[str, np.ndarray[Any, Any]] = {}
         self._facts: dict[str, tuple[tuple[int, ...], bool, float]] = {}
         self._declared = [info for graph in bodies.walk(self.proto.graph) for info in _infos(graph)]
-        self._doubtful = self._of_other_symbols()
+        self._doubtful = self._doubt()
         self._infer()
         for name in self.initializers:
             self.facts(name)
@@ -289,22 +291,36 @@ class Graph:
             self.shapes = self._shapes_of(self._inferred())
             self.values = arithmetic.evaluate(self, self.shapes, complete=True)
             before, left = left, self._open_sizes()
-        missing = [info for info in self._doubtful if info.name not in self.shapes]
-        self._declared, self._doubtful = [*self._declared, *missing], []
-        if missing or self._note_growing():
+        unsaid = {name for name in self._doubtful if self._is_unsaid(name)}
+        self._declared = [self._doubtful.pop(info.name) if info.name in unsaid else info for info in self._declared]
+        if unsaid or self._note_growing():
             self._infer()
 
-    def _of_other_symbols(self) -> list[onnx.ValueInfoProto]:
-        """Shapes that are declared over symbols which no input has, taken out of what is declared.
+    def _doubt(self) -> dict[str, onnx.ValueInfoProto]:
+        """Leave out of what is declared the sizes over symbols which no input has; the shapes that had some, by name.
 
         Tools leave their own there where they could not tell a size (`Reshape_470_o0__d1`), and shape arithmetic often
-        can: these are asked only of tensors for which nothing else says a shape.
+        can: they are asked only where nothing else says a size.
         """
-        known = {name for value in self.proto.graph.input for name in _symbols(value)}
-        inner = {value.name for value in self.proto.graph.value_info if not known.issuperset(_symbols(value))}
-        found = [info for info in self._declared if info.name in inner]
-        self._declared = [info for info in self._declared if info.name not in inner]
-        return found
+        known = {dim.dim_param for value in self.proto.graph.input for dim in value.type.tensor_type.shape.dim}
+        known |= {name for text in known for name in _NAMES.findall(text)}
+        doubtful, rest = dict[str, onnx.ValueInfoProto](), dict[str, onnx.ValueInfoProto]()
+        for value in self.proto.graph.value_info:
+            texts = {dim.dim_param for dim in value.type.tensor_type.shape.dim} - known
+            foreign = {text for text in texts if not known.issuperset(_NAMES.findall(text))}
+            if foreign:
+                doubtful[value.name], rest[value.name] = value, onnx.ValueInfoProto()
+                rest[value.name].CopyFrom(value)
+                for dim in rest[value.name].type.tensor_type.shape.dim:
+                    if dim.dim_param in foreign:
+                        dim.ClearField("dim_param")
+        self._declared = [rest.get(info.name, info) for info in self._declared]
+        return doubtful
+
+    def _is_unsaid(self, name: str) -> bool:
+        """Whether some size of a tensor has no name but its own."""
+        shape = self.shapes.get(name)
+        return shape is None or any(size == symbol(arithmetic.anonymous(name, i)) for i, size in enumerate(shape))
 
     def _note_growing(self) -> bool:
         """Whether sizes were found that change from step to step, so that what was taken from the start is wrong."""
@@ -351,9 +367,12 @@ class Graph:
             return tuple(self._declared)  # a model that inference refuses is analysed with the shapes it declares
 
     def _flips(self, node: Node) -> bool:
-        """Whether a Slice goes backwards: some of these end the process in onnx's inference; arithmetic does it."""
+        """Whether a Slice goes backwards over what may be empty: some of these end the process in onnx's inference."""
         steps = self.constant(node.inputs[4]) if node.op == "Slice" and len(node.inputs) > 4 else None
-        return steps is not None and bool((steps < 0).any())
+        if steps is None or steps.dtype == object or not (steps < 0).any():
+            return False
+        sizes = self.shapes.get(node.inputs[0])
+        return sizes is None or any(isinstance(n, int) and n < 1 for n in sizes)
 
     def _through_bodies(self) -> Iterator[onnx.ValueInfoProto]:
         """The inputs of bodies, and the results of the nodes that hold them, as far as they are known."""
@@ -417,12 +436,6 @@ def _size(dim: Any, tensor: str, axis: int) -> Size:
     if dim.HasField("dim_value") and dim.dim_value >= 0:
         return int(dim.dim_value)
     return parse(dim.dim_param) if dim.dim_param else symbol(arithmetic.anonymous(tensor, axis))
-
-
-def _symbols(info: onnx.ValueInfoProto) -> set[str]:
-    """The symbols in a declared shape."""
-    sizes = [parse(dim.dim_param) for dim in info.type.tensor_type.shape.dim if dim.dim_param]
-    return {name for size in sizes if isinstance(size, Dim) for monomial, _ in size.terms for name in monomial}
 
 
 def _infos(graph: onnx.GraphProto) -> tuple[onnx.ValueInfoProto, ...]:

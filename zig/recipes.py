@@ -3,7 +3,7 @@
 What a rule does to units follows from its **situation** alone: the rule, the sizes of the parts of its operands, the
 levels at which these rest, and which of them are the same. A **recipe** says what came of a situation in terms of the
 operands' parts, by their places. Of some situations there is none, and each of their nodes is worked out anew: where
-rests are not level, where parts are joined, where more than the operands was looked at.
+rests are not level, where parts are joined or were cut before, where more than the operands was looked at.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from zig.parts import computed_over, leaked, unmade
 from zig.rules import parse, spell
-from zig.units import NOTHING, Contraction, Fork, Part, Reason, Rest, Tensor
+from zig.units import Contraction, Fork, Part, Reason, Rest, Tensor
 
 if TYPE_CHECKING:
     from zig.flow import Flow
@@ -63,7 +63,10 @@ class Recipes:
             return flow.apply(call, operator, text)
         axes = [axis for tensor in call.inputs if tensor is not None for axis in tensor.axes]
         parts = [part for axis in axes for part in axis]
-        situation = (call.node.op, text, len(call.node.outputs), *forms, *_pattern(parts))
+        marks = [id(part.units) if part.live else -part.why for part in parts]
+        if not flow.recut.isdisjoint(marks):  # cut again, it would become what it became before
+            return flow.apply(call, operator, text)
+        situation = (call.node.op, text, len(call.node.outputs), *forms, *_pattern(marks))
         if situation not in self._known:
             writer = Writer(flow, call, operator, axes)
             outputs = flow.apply(call, operator, text)
@@ -85,10 +88,10 @@ class Recipes:
         return tensor.form
 
 
-def _pattern(parts: Sequence[Part]) -> list[int]:
+def _pattern(marks: Sequence[int]) -> list[int]:
     """Which parts carry the same units, and which that can't go have the same reason; 0 for those without any."""
     first = {0: 0}
-    return [first.setdefault(id(p.units) if p.units is not NOTHING else -p.why, len(first)) for p in parts]
+    return [first.setdefault(mark, len(first)) for mark in marks]
 
 
 def _follow(flow: Flow, recipe: Recipe, call: Call, operator: Operator, parts: list[Part]) -> None:
@@ -201,13 +204,15 @@ class Writer:
     def _why(self, number: int) -> int:
         reason, node = self.flow.reasons[number], self.call.node
         own = [which for which in (NODE, UNMADE) if reason == own_reason(which, node, self.operator)]
+        if own and number in self.whys:  # of another node of the same name
+            raise KeyError(number)
         return own[0] if own else self.whys[number]
 
     def _split(self, fork: Fork) -> tuple[int, int]:
         """A part that is cut, whose rows and columns take places of their own."""
         if fork.joined:
             raise KeyError(fork)
-        place = self.places[id(fork.flat.base)]
+        place = next(i for i, part in enumerate(self.parts) if part.live and np.shares_memory(part.units, fork.flat))
         for units in (fork.rows, fork.columns):
             self.places[id(units)] = self.given
             self.given, self.units = self.given + 1, self.units + len(units)

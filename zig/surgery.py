@@ -168,7 +168,8 @@ def _compare(full: Path, small: Path, graph: Graph, options: dict[str, Any]) -> 
         raise VerifyError(f"{graph.name}: the compressed model would not be valid ONNX ({said}); please report it")
     comparison = verify(full, small, **options)
     if not comparison.equal:
-        if said := complaint(graph.proto):
+        said = complaint(graph.proto)
+        if said and not said.startswith("No Op registered"):  # which onnxruntime's optimizer makes
             raise ModelError(f"{graph.name}: is no valid ONNX ({said}), and what it computes changes; export it again")
         raise VerifyError(
             f"{graph.name}: the compressed model would not give the same outputs (largest relative difference "

@@ -101,7 +101,7 @@ def slim(
 
 def _kept(partition: Partition, compressed: Graph, links: Links) -> Keep:
     """Which indices stay, by parameter and axis, under the choice of forks that made the compressed file."""
-    for candidate in (partition, *choices(partition)):
+    for candidate in dict.fromkeys((partition, *choices(partition))):
         loose, remove, _ = removable(candidate, Zeroed(partition.graph))
         if _made(loose, remove, compressed):
             keep: Keep = {}
