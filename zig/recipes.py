@@ -210,13 +210,13 @@ class Writer:
 
     def _split(self, fork: Fork) -> tuple[int, int]:
         """A part that is cut, whose rows and columns take places of their own."""
-        if fork.joined:
+        places = [i for i, part in enumerate(self.parts) if part.live and np.shares_memory(part.units, fork.flat)]
+        if fork.joined or not places:
             raise KeyError(fork)
-        place = next(i for i, part in enumerate(self.parts) if part.live and np.shares_memory(part.units, fork.flat))
         for units in (fork.rows, fork.columns):
             self.places[id(units)] = self.given
             self.given, self.units = self.given + 1, self.units + len(units)
-        return place, len(fork.rows)
+        return places[0], len(fork.rows)
 
     def _place(self, part: Part) -> int:
         if id(part) in self.places:
