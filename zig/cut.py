@@ -59,7 +59,8 @@ class Surgeon:
         for call in {id(c.call): c.call for c in self.flow.contractions if self._leaves_constant(c.part)}.values():
             fold = self.flow.operators[call.node.op].fold
             if fold and fold(call):  # elsewhere only zeros read the constant
-                self._fold(call)
+                with np.errstate(all="ignore"):  # the comparison speaks of infinite weights
+                    self._fold(call)
         self._cut_weights()
         self._write_shapes(touched)
         RemoveUnusedNodesPass()(self.model)
@@ -210,8 +211,7 @@ class Surgeon:
             inputs = at_rest.reshape(groups, 1, -1).repeat(len(table) // groups, axis=1).reshape(table.shape)
             added = (table * inputs).sum(axis=1)
         else:
-            with np.errstate(over="ignore", invalid="ignore"):  # the comparison speaks of infinite weights
-                added = weight @ at_rest if call.attribute("transB", 0) else at_rest @ weight
+            added = weight @ at_rest if call.attribute("transB", 0) else at_rest @ weight
             added = added[..., None, :] if added.ndim > 1 else added  # batches of weights: one row for all rows
         if call.node.op == "Gemm":
             added *= call.attribute("alpha", 1.0)

@@ -180,6 +180,10 @@ def complaint(model: onnx.ModelProto) -> str:
         for attribute in node.attribute:
             if attribute.ref_attr_name:
                 return f"attribute '{attribute.name}' of node '{node.name}' refers to a function that it is not in"
+    types: dict[str, onnx.TypeProto] = {}
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        if value.HasField("type") and value.type != types.setdefault(value.name, value.type):
+            return f"'{value.name}' is declared twice, with different shapes or types"
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     given = {value.name for value in bare.graph.input}

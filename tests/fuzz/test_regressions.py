@@ -199,6 +199,14 @@ def test_what_was_found_stays_found(name: str, tmp_path: Path, monkeypatch: pyte
     assert [str(warning.message) for warning in noise if f"{os.sep}zig{os.sep}" in warning.filename] == []
 
 
+def test_a_tensor_that_is_declared_twice_is_complained_of() -> None:
+    proto = model()
+    proto.graph.value_info.append(proto.graph.input[0])
+    assert not complaint(proto)
+    proto.graph.value_info[0].type.tensor_type.shape.dim[1].dim_value = 7
+    assert complaint(proto) == "'x' is declared twice, with different shapes or types"
+
+
 def test_an_attribute_of_a_function_outside_of_one_is_complained_of() -> None:
     # onnx's checker says nothing, and onnxruntime makes something else of it in each of two models.
     assert complaint(DAMAGED["an attribute of a function outside of one"]()).startswith("attribute 'alpha' of node")
