@@ -276,8 +276,7 @@ def _keep(flow: Flow, patterns: tuple[str, ...]) -> None:
 
 def tied(flow: Flow) -> Units:
     """The components of all ties, before any fork is decided."""
-    a, b = (np.concatenate([NOTHING, *(tie[side] for tie in flow.ties)]) for side in (0, 1))
-    return components(flow.count, a, b)[1]
+    return _joined(np.arange(flow.count), [(a, b) for a, b, _ in flow.ties])
 
 
 def settle(flow: Flow, forks: str, component: Units | None = None) -> Labels:

@@ -128,7 +128,7 @@ class Parts:
         """What counts of a part besides its units: its size, level and whether it is whole; None if it is not level."""
         if not part.live:
             return (part.size,)
-        level = self._levels.get(id(part.rest), ...)
+        level = self._level(part.rest)
         return None if level is ... else (part.size, level, self._is_whole(part.units))
 
     # -- parts ---------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 NODE, UNMADE = -1, -2  # for reasons of the node itself: it computes over a part, or ties it to what no weight makes
 MARKS = ("members", "heads", "blocks")  # lists of a flow that hold units
 LISTS = (*MARKS, "ties", "fixes", "leaks", "forks", "stored", "contractions", "costs")  # all that a node may add to
-Made = tuple[int, Any, "Rest | None"]  # a part of a result: the place of its units, its size, its rest (None: the part)
+Made = tuple[int, "Rest | None"]  # a part of a result: the place of its units and its rest (None: the part itself)
 
 
 class Recipe(NamedTuple):
@@ -121,7 +121,7 @@ def _made(made: list[int | list[Made]], like: Tensor, axes: Sequence[Axis], part
         tuple([
             axes[axis]
             if isinstance(axis, int)
-            else tuple([parts[i] if rest is None else Part(size, parts[i].units, rest) for i, size, rest in axis])
+            else tuple([parts[i] if rest is None else Part(rest.size, parts[i].units, rest) for i, rest in axis])
             for axis in made
         ]),
         like.const, like.weight, like.number,
@@ -165,7 +165,7 @@ class Writer:
                 splits, self.ended, results,
                 ties=[(self.places[id(a)], self.places[id(b)]) for a, b, _ in new("ties")],
                 fixes=fixes,
-                own=sorted({why for _, why in fixes if why < 0} | {NODE for _ in self.ended}),
+                own=sorted({why for _, why in fixes if why < 0} | ({NODE} if self.ended else set())),
                 leaks=[self._leak(units, why) for units, why in new("leaks")],
                 contractions=[self._contraction(found) for found in new("contractions")],
                 costs=[[self._place(part) for part in parts] for _, parts in new("costs")],
@@ -193,13 +193,13 @@ class Writer:
 
     def _made(self, part: Part) -> Made:
         if id(part) in self.places:
-            return self.places[id(part)], None, None
+            return self.places[id(part)], None
         if part.live:
-            return self.places[id(part.units)], part.size, part.rest
+            return self.places[id(part.units)], part.rest
         if self._why(part.why) != NODE:
             raise KeyError(part)
         self.ended.append(part.size)
-        return self.given + len(self.ended) - 1, None, None
+        return self.given + len(self.ended) - 1, None
 
     def _why(self, number: int) -> int:
         reason, node = self.flow.reasons[number], self.call.node
