@@ -10,8 +10,9 @@ zeroes half of it, which gives every layer bytes of its own, and `zig compress` 
 whose private memory (RssAnon and swap of /proc/PID/status: mapped pages of files do not count) is read all the time.
 The time of `compress` stands beside that of copying as many bytes as it keeps, out of the same file; both end when
 their result is on the disk. Before each of the two the machine rests: a virtual one gives memory that was freed back to
-its host meanwhile, and whoever takes it again pays for it (2 s for a gigabyte of a file's pages where this was written,
-0.2 s for those that were freed just now). Linux only.
+its host meanwhile, and whoever takes it again pays for it (0.4 to 2 s for a gigabyte of a file's pages where this was
+written, from one hour to another). The copy goes through the system's cache, as that of `cp`; what `compress` writes
+goes past it. Linux only.
 """
 
 from __future__ import annotations

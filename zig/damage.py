@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from zig.graph import Graph
 
 _LARGE = 1 << 20  # bytes
-_PACKED: dict[int, int] = {  # how many numbers share a byte
-    TensorProto.INT4: 2, TensorProto.UINT4: 2, TensorProto.FLOAT4E2M1: 2, TensorProto.INT2: 4, TensorProto.UINT2: 4,
-}  # fmt: skip
+_SHARED = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}  # how many numbers share a byte
+_PACKED: dict[int, int] = {  # onnx 1.19 has no INT2
+    kind: _SHARED[name] for name, kind in TensorProto.DataType.items() if name in _SHARED
+}
 
 
 def check(graph: Graph) -> None:

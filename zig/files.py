@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from zig import disk
 from zig.arithmetic import Array
 from zig.errors import UsageError
 from zig.graph import Graph
@@ -21,9 +22,6 @@ from zig.removal import WHOLE, WORKERS, Zeroed
 
 _PROTOBUF_LIMIT = 2**31 - 2**24  # bytes; larger models need external data
 Values = Callable[[str, slice], Array]  # of some rows of an initializer
-# Bytes written at once. For more the kernel takes large blocks of memory, which a virtual machine may first have to get
-# back from its host: pieces of 4 MB took ten times as long there.
-_CHUNK = 1 << 16
 _INLINE = 1024  # bytes of a tensor that stays in the file beside external data
 
 
@@ -65,12 +63,13 @@ class Streamed(ir.LazyTensor):
 
     def tofile(self, file: Any) -> None:
         """Write the bytes to a file."""
-        for rows in self._runs:
-            tensor = self._piece(rows)
-            packed = tensor.dtype.bitwidth < 8
-            data = memoryview(tensor.tobytes()) if packed else tensor.numpy().reshape(-1).view(np.uint8).data
-            for start in range(0, len(data), _CHUNK):
-                file.write(data[start : start + _CHUNK])
+        disk.put(file, (_bytes(self._piece(rows)) for rows in self._runs))
+
+
+def _bytes(tensor: ir.Tensor[Array]) -> Array:
+    """The bytes of a tensor as a file holds them, uint8[n]."""
+    packed = tensor.dtype.bitwidth < 8
+    return np.frombuffer(tensor.tobytes(), np.uint8) if packed else tensor.numpy().reshape(-1).view(np.uint8)
 
 
 def replace(initializer: ir.Value | None, node: ir.Node | None, tensor: Streamed) -> None:
@@ -94,8 +93,8 @@ def save(model: ir.Model, target: Path, external: bool) -> Path:
     """Save a model; weights go to `<target>.data` where they were external or the file would pass protobuf's limit."""
     weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
     if external or weights > _PROTOBUF_LIMIT:
-        data = f"{target.name}.data"
-        ir.save(model, target, external_data=data, size_threshold_bytes=_INLINE, max_workers=WORKERS)
+        data, aligned = f"{target.name}.data", disk.ALIGNED if weights > disk.LARGE else None
+        ir.save(model, target, external_data=data, size_threshold_bytes=_INLINE, max_workers=WORKERS, alignment=aligned)
     else:
         ir.save(model, target)
     return target

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from zig.graph import Graph
     from zig.operators import Operator
 
-_NARROW = {
-    TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4, TensorProto.INT2, TensorProto.UINT2,
-}  # fmt: skip
+_NAMES = ("INT8", "UINT8", "INT4", "UINT4", "INT2", "UINT2")
+_NARROW = {kind for name, kind in TensorProto.DataType.items() if name in _NAMES}  # onnx 1.19 has no INT2
 
 
 def quantised(graph: Graph, operators: Mapping[str, Operator]) -> tuple[dict[str, float], dict[str, str]]:
