@@ -434,6 +434,24 @@ def test_half_precision_has_a_wider_tolerance(kind: str) -> None:
     assert not verify(model(1), model(1.0625)).equal
 
 
+def test_integers_that_activations_are_rounded_to_have_a_wider_tolerance() -> None:
+    # A number next to the middle between two integers becomes the other one, and what follows makes much of it.
+    text = '<ir_version: 10, opset_import: ["" : 21]> g (float[N, 4] x) => (float[N, 1] y) { p = Add (x, c) q = QuantizeLinear (p, step, zero) d = DequantizeLinear (q, step, zero) y = MatMul (d, w) }'
+    step, zero = np.float32(2**-12), np.uint16(0)
+    w, data = np.array([[1], [1], [-1], [-1]], np.float32), {"x": np.full((1, 3, 4), [1, 0.5, 0.4, 1.2], np.float32)}
+
+    def model(c: float) -> onnx.ModelProto:
+        return parse(text, step=step, zero=zero, w=w, c=np.array([1 + c, 0, 0, 0], np.float32) * step / 2)
+
+    comparison = verify(model(-1e-3), model(1e-3), data=data)
+    assert comparison.equal
+    assert comparison.rtol == 5e-3
+    assert 1e-3 < comparison.max_rel < 5e-3
+    weight = '<ir_version: 10, opset_import: ["" : 21]> g (float[N, 4] x) => (float[N, 1] y) { q = QuantizeLinear (w, step, zero) d = DequantizeLinear (q, step, zero) y = MatMul (x, d) }'
+    model_of_weights = parse(weight, step=step, zero=zero, w=w)
+    assert verify(model_of_weights, model_of_weights).rtol == 1e-4
+
+
 def test_bfloat16_models_run_in_float32(tmp_path: Path) -> None:
     # onnxruntime has no MatMul for bfloat16 on a processor.
     text = "g (bfloat16[N, 4] x) => (bfloat16[N, 2] y) { h = MatMul (x, w) r = Relu (h) c = Cast <to = 1> (r) y = Cast <to = 16> (c) }"

@@ -87,7 +87,9 @@ Samples = Annotated[int, typer.Option("--samples", min=1, help="How many inputs 
 Rtol = Annotated[
     Optional[float],  # noqa: UP045 - as above
     typer.Option(
-        "--rtol", min=0, help="Allowed difference, as a share of the largest output: 1e-4, of half precision 5e-3."
+        "--rtol",
+        min=0,
+        help="Allowed difference, as a share of the largest output: 1e-4; 5e-3 in half precision or if quantised.",
     ),
 ]
 Atol = Annotated[float, typer.Option("--atol", min=0, help="Allowed absolute difference.")]

@@ -28,6 +28,7 @@ _PASSES = {
     "Neg", "Cast", "Where", "And", "Or", "Not", "ReduceMax", "ReduceMin", "ReduceMean", "ReduceSum", "Exp", "Sqrt",
     "DequantizeLinear",
 }  # fmt: skip
+_ROUNDS = {"QuantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"}
 _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 _TABLES = {"Gather": ((1, 0),), "com.microsoft.EmbedLayerNormalization": ((0, 2), (1, 4))}
 _VARIADIC = onnx.defs.OpSchema.FormalParameterOption.Variadic
@@ -81,6 +82,16 @@ def is_half(model: ModelProto) -> bool:
     """Whether any weight or result has the half of float32's bits."""
     ends = (value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output))
     return any(kind in HALVES for kind in (*ends, *(tensor.data_type for tensor in model.graph.initializer)))
+
+
+def is_rough(model: ModelProto) -> bool:
+    """Whether it computes with fewer bits than those of float32: in half floats, or in integers that it rounds to.
+
+    Where sums come out in another order, a number next to the middle between two integers becomes the other one.
+    """
+    weights = {tensor.name for graph in _graphs(model) for tensor in graph.initializer}
+    rounding = (node for graph in _graphs(model) for node in graph.node if node.op_type in _ROUNDS)
+    return is_half(model) or any(node.input and node.input[0] not in weights for node in rounding)
 
 
 def is_random(model: ModelProto) -> bool:

@@ -44,7 +44,7 @@ __all__ = ["INSENSITIVE", "Comparison", "OutputComparison", "Session", "Source",
 
 Source: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto"
 
-RTOL, HALF_RTOL = 1e-4, 5e-3  # of float32 and wider; of float16 and bfloat16
+RTOL, ROUGH_RTOL = 1e-4, 5e-3  # of float32 and wider; of float16, bfloat16 and what is rounded to integers on the way
 STEPS = 3  # that a model with a state runs
 PATIENCE = 30.0  # seconds that one run may take, and one more for each 2 MB of weights
 EDITED = 2**30  # bytes of a model file beyond which it is run as it is, without probes: it would be copied
@@ -71,7 +71,7 @@ def verify(  # noqa: PLR0913 - each one is an option of the command
         samples: How many made up inputs to run, or how many of the samples in `data`.
         seed: Seed of the made up inputs.
         rtol: Allowed difference as a share of an output's largest magnitude; None is 1e-4, and 5e-3 for models with
-            weights, inputs or outputs in float16 or bfloat16.
+            weights, inputs or outputs in float16 or bfloat16, and for those that round their activations to integers.
         atol: Allowed absolute difference.
         data: Real inputs, a `.npz` file or a mapping, by input name. An array has one axis more than the input it is
             for: `array[i]` is sample `i`, batch axis included. An array of the input's own rank is a single sample.
@@ -276,6 +276,13 @@ class _Model:
         return self.graph is not None and is_half(self.graph)
 
     @cached_property
+    def is_rough(self) -> bool:
+        """Whether it computes with fewer bits than those of float32."""
+        from zig.probes import is_rough  # noqa: PLC0415 - imports onnx
+
+        return self.graph is not None and is_rough(self.graph)
+
+    @cached_property
     def is_random(self) -> bool:
         """Whether anything in it draws random numbers."""
         from zig.probes import is_random  # noqa: PLC0415 - imports onnx
@@ -315,7 +322,7 @@ class _Pair:
         self.one, self.two, self.provider = one, two, provider
         both = one.tensors & two.tensors
         self.probes = {name: tuple(t for t in tensors if t in both) for name, tensors in one.probes.items()}
-        default = HALF_RTOL if one.is_half or two.is_half else RTOL
+        default = ROUGH_RTOL if one.is_rough or two.is_rough else RTOL
         self.tally = Tally(one.name, two.name, default if rtol is None else rtol, atol, self.probes)
 
     def compare(self, samples: int, seed: int, data: Data | None) -> Comparison:
