@@ -10,6 +10,7 @@ import graphs
 import numpy as np
 import onnx
 import pytest
+from conftest import parse
 from onnx import TensorProto, numpy_helper
 from operators.cases import attention
 
@@ -562,3 +563,38 @@ def test_one_weight_that_is_used_twice_stays_one(tmp_path: Path) -> None:
     model = graphs.build(text, x="2 6", w="6 6", u="6 2")
     partition = zig.analyze(model)
     assert partition.summary()["parameters"] == 6 * 6 + 6 * 2
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan])
+def test_zeros_that_are_read_with_infinite_weights_stay(dtype: type, odd: float, tmp_path: Path) -> None:
+    kind = np.dtype(dtype).name.replace("32", "").replace("float64", "double")
+    random = np.random.default_rng(0)
+    w, b, v = (random.standard_normal(shape).astype(dtype) for shape in ((4, 5), (5,), (5, 2)))
+    w[:, [1, 3]], b[[1, 3]] = 0, 0
+    v[0], v[1, 1], v[3] = np.finfo(dtype).max, odd, 3  # the largest number is finite: it stands in no one's way
+    model = parse(
+        f"g ({kind}[N, 4] x) => ({kind}[N, 2] y) {{ h = MatMul (x, w) a = Add (h, b) r = Relu (a) y = MatMul (r, v) }}",
+        w=w,
+        b=b,
+        v=v,
+    )
+    report = zig.compress(model, tmp_path / "small.onnx", check=False)
+    assert (report.groups, report.removed) == (5, 1)
+    small = zig.load(tmp_path / "small.onnx")
+    np.testing.assert_array_equal(small.array("v"), v[[0, 1, 2, 4]])
+
+
+def test_infinite_numbers_that_are_added_are_in_no_ones_way(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    w, mask, v = (random.standard_normal(shape).astype(np.float32) for shape in ((4, 5), (3, 5), (5, 2)))
+    mask[:] = np.where(mask < 0, -np.inf, 0)
+    w[:, 1], mask[:, 1], mask[0, 0] = 0, 0, -np.inf
+    model = parse(
+        "g (float[3, 4] x) => (float[3, 2] y) { h = MatMul (x, w) a = Add (h, mask) r = Relu (a) y = MatMul (r, v) }",
+        w=w,
+        mask=mask,
+        v=v,
+    )
+    report = zig.compress(model, tmp_path / "small.onnx")
+    assert report.removed == 1

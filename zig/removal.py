@@ -35,6 +35,7 @@ class Zeroed:
         self.zeros = plan.partition.flow.zeros if plan else {}
         self.rests: dict[tuple[Any, ...], Rest] = {}  # what is known of the constants of slices
         self.sights: dict[tuple[str, int], Sight] = {}
+        self.infinite: dict[str, list[Mask]] = {}  # for each axis of a weight the slices that hold no finite number
         self._gone: dict[str, list[tuple[int, Mask]]] = {}
         for row in plan.partition.rows if plan else ():
             gone = row.member & np.append(plan.remove, False)[row.groups] if plan else row.member
@@ -81,6 +82,7 @@ def removable(partition: Partition, weights: Zeroed) -> tuple[Partition, Mask, F
         for units, _ in flow.leaks:
             zigs = loose.zigs(units)
             able[zigs[zigs >= 0]] = False
+        able[_infinite(flow, loose, weights)] = False
         able |= remove
         _keep_one(able, loose.node_group)
         if (able == remove).all():
@@ -94,6 +96,19 @@ def _constants(flow: Flow, partition: Partition) -> Mask:
     for contraction in flow.contractions:
         part = contraction.part
         found[partition.zigs(part.units[np.isfinite(part.rest) & (part.rest != 0)])] = True
+    return found[:-1]
+
+
+def _infinite(flow: Flow, partition: Partition, weights: Zeroed) -> Mask:
+    """Groups that are read with infinite weights, or NaN: these make NaN of zeros."""
+    found, odd = np.zeros(len(partition) + 1, bool), np.zeros(flow.count, bool)
+    for name, masks in weights.infinite.items():
+        for mask, axis in zip(masks, flow.weights[name].axes, strict=True):
+            if len(axis) == 1 and axis[0].live:
+                odd[axis[0].units[mask]] = True
+    if odd.any():
+        for part in [contraction.weight for contraction in flow.contractions if contraction.weight]:
+            found[partition.zigs(part.units[odd[part.units]])] = True
     return found[:-1]
 
 
@@ -177,6 +192,8 @@ class ActualRest:
         samples: dict[int, list[Mask]] = {axis: [] for axis in axes}
         for rows in runs:
             value, kept = self.weights(name, rows), [whole[0][rows], *whole[1:]]
+            if _may_be_infinite(value):
+                self._find_infinite(name, rows, value)
             for axis in axes:
                 holds[axis][rows if axis == 0 else WHOLE] |= _holds(value, axis, kept, self._zero(name))
                 if axis == 0 or rows == runs[0]:
@@ -185,6 +202,14 @@ class ActualRest:
         for axis in axes:
             sample = np.packbits(np.concatenate(samples[axis]), axis=1)
             self._sights[name, axis] = Sight(holds[axis], sample, places[axis])
+
+    def _find_infinite(self, name: str, rows: slice, value: Array) -> None:
+        odd = ~np.isfinite(value)
+        if odd.any():
+            dims = self.partition.graph.facts(name)[0]
+            masks = self.weights.infinite.setdefault(name, [np.zeros(n, bool) for n in dims])
+            for axis, mask in enumerate(masks):
+                mask[rows if axis == 0 else WHOLE] |= odd.any(axis=tuple(i for i in range(odd.ndim) if i != axis))
 
     def _read(self, name: str, axis: int, kept: list[Mask]) -> Mask:
         found = np.zeros(len(kept[axis]), bool)
@@ -224,6 +249,15 @@ def _places(shape: list[int], axis: int) -> tuple[Units, ...]:
     """Places all over each slice along an axis."""
     slice_ = [1 if i == axis else n for i, n in enumerate(shape)]
     return np.unravel_index(np.linspace(0, math.prod(slice_) - 1, _PLACES).astype(np.int64), slice_)
+
+
+def _may_be_infinite(value: Array) -> bool:
+    """Whether all bits together have the exponent of an infinity, which is quicker to see than the numbers."""
+    if value.dtype.name not in _IEEE:
+        return "float" in value.dtype.name
+    kind = f"u{value.itemsize}"
+    exponent = np.array(np.inf, value.dtype).view(kind)
+    return bool(np.bitwise_or.reduce(value.view(kind), axis=None) & exponent == exponent)
 
 
 def _holds(value: Array, axis: int, kept: list[Mask], zero: float) -> Mask:
