@@ -7,7 +7,7 @@ kept. So a plan is priced by one pass over the indices and one product for each 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,6 +96,18 @@ class Budget:
         nodes = {node: shares[name] for node, name in readers}
         costs = [nodes.get(name, 1.0) for name, _ in self.partition.flow.costs]
         return np.array([*(shares.get(name, 1.0) for name in self._names), *costs])
+
+
+def nearest(gone: Callable[[int], float], share: float, top: int) -> int:
+    """The rung of a ladder, 0 to `top`, where what is gone comes nearest to a share; of two the lower.
+
+    Every rung removes more than the one below, so it is found by bisection.
+    """
+    low, high = 0, top
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if gone(middle) < share else (low, middle)
+    return min((low, high), key=lambda rung: abs(gone(rung) - share))
 
 
 def cost(partition: Partition, remove: Mask | None = None) -> dict[str, int]:

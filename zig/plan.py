@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
-from zig.budget import Budget
+from zig.budget import Budget, nearest
 from zig.errors import PlanError
 from zig.importance import CRITERIA, Scores
 from zig.partition import Mask, Partition
@@ -104,7 +106,24 @@ def rank(partition: Partition, scores: Scores) -> Units:
     return place
 
 
-def portions(partition: Partition, round_to: int = 1) -> Units:
+class Along(Protocol):
+    """The groups along one axis: of each index, -1 for none, int64[n]."""
+
+    @property
+    def groups(self) -> Units: ...
+
+
+class Grouped(Protocol):
+    """Groups and the axes that they lie along: a partition, or a table that training goes by."""
+
+    @property
+    def node_group(self) -> Units: ...
+
+    @property
+    def rows(self) -> Sequence[Along]: ...
+
+
+def portions(partition: Grouped, round_to: int = 1) -> Units:
     """How many groups of each node group make `round_to` indices of its narrowest axis, int64[F].
 
     Raises:
@@ -115,7 +134,7 @@ def portions(partition: Partition, round_to: int = 1) -> Units:
     narrowest = np.full(int(partition.node_group.max(initial=-1)) + 1, np.iinfo(np.int64).max)
     for row in partition.rows:
         live = row.groups[row.groups >= 0]
-        counts = np.bincount(live, minlength=len(partition))[live]
+        counts = np.bincount(live, minlength=len(partition.node_group))[live]
         np.minimum.at(narrowest, partition.node_group[live], counts)
     steps: Units = round_to // np.gcd(round_to, narrowest)
     return steps
@@ -135,7 +154,7 @@ class _Ladder:
         self.step = portions(partition, round_to)
 
     def climb(self, ratio: float, of: str) -> Mask:
-        """The rung nearest to the ratio, found by bisection: every rung removes more than the one below."""
+        """The plan of the rung nearest to the ratio."""
         budget = Budget(self.partition)
 
         def gone(rung: int) -> float:
@@ -145,11 +164,7 @@ class _Ladder:
             parameters, macs = budget.price(remove)
             return 1 - (parameters / budget.parameters if of == "params" else macs / max(budget.macs, 1))
 
-        low, high = 0, len(self.order)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if gone(middle) < ratio else (low, middle)
-        return self.plan(min((low, high), key=lambda rung: abs(gone(rung) - ratio)))
+        return self.plan(nearest(gone, ratio, len(self.order)))
 
     def plan(self, rung: int) -> Mask:
         """The mask of a rung, its kept widths rounded up to multiples."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zig.budget import Budget
+from zig.budget import Budget, nearest
 from zig.errors import PlanError, UsageError
 from zig.importance import Scores
 from zig.partition import Mask, Partition
@@ -206,12 +206,8 @@ class Space:
         def setting(rung: int) -> Ints:
             return np.bincount(self.dial[order[:rung]], minlength=len(self.dials))
 
-        low, high = 0, len(order)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self.removed(setting(middle), of) < ratio else (low, middle)
-        nearest = min((setting(low), setting(high)), key=lambda s: abs(self.removed(s, of) - ratio))
-        return self.choice(self._repaired(nearest, ratio, of), ratio, of)
+        rung = nearest(lambda rung: self.removed(setting(rung), of), ratio, len(order))
+        return self.choice(self._repaired(setting(rung), ratio, of), ratio, of)
 
     def choice(self, setting: Ints, asked: float, of: str) -> Choice:
         """A setting with what it reaches."""

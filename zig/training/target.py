@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from zig.budget import nearest
 from zig.errors import PlanError
+from zig.plan import portions
 from zig.training.groups import Bools, Floats, GroupTable, Ints
 
 Measure = Literal["groups", "macs", "params"]
@@ -86,7 +87,7 @@ class Target:
         used = portion >= 0
         means = np.bincount(portion[used], scores[used]) / np.maximum(np.bincount(portion[used]), 1)
         rank = np.append(np.argsort(np.argsort(-means, kind="stable"), kind="stable"), len(means))[portion]
-        rung = _nearest(lambda rung: self._gone(rank < rung), self._aim(part), len(means))
+        rung = nearest(lambda rung: self._gone(rank < rung), self._aim(part), len(means))
         return np.asarray(rank < rung)
 
     def _aim(self, part: float) -> float:
@@ -102,16 +103,6 @@ class Target:
         which = ("params", "macs").index(self.of)
         return 1 - self.table.price(remove)[which] / max(self.table.price(np.zeros_like(remove))[which], 1)
 
-    def _steps(self) -> Ints:
-        """How many groups of each node group make `round_to` indices of its narrowest axis."""
-        narrowest = np.full(int(self.table.node_group.max(initial=-1)) + 1, np.iinfo(np.int64).max)
-        for row in self.table.rows:
-            live = row.groups[row.groups >= 0]
-            width = np.bincount(live, minlength=len(self.table))[live]
-            np.minimum.at(narrowest, self.table.node_group[live], width)
-        steps: Ints = self.round_to // np.gcd(self.round_to, narrowest)
-        return steps
-
     def _portions(self, scores: Floats) -> Ints:
         """The portion in which each group would go, int64[G]; -1 for groups that stay.
 
@@ -123,7 +114,7 @@ class Target:
         order = member[np.lexsort((-scores[member], table.node_group[member]))]
         kinds, first, prunable = np.unique(table.node_group[order], return_index=True, return_counts=True)
         size = np.bincount(table.node_group, minlength=len(kinds))[kinds] if len(kinds) else np.zeros(0, np.int64)
-        step = self._steps()[kinds] if len(kinds) else np.ones(0, np.int64)
+        step = portions(table, self.round_to)[kinds] if len(kinds) else np.ones(0, np.int64)
         head = np.where(size % step, size % step, step)
         most = np.minimum(prunable, size - step)
         fitting = np.where(most >= head, 1 + (most - head) // step, 0)  # portions that fit below `most`
@@ -133,12 +124,3 @@ class Target:
         offset = np.concatenate(([0], np.cumsum(fitting)))[which]
         portion[order] = np.where(number < fitting[which], offset + number, -1)
         return portion
-
-
-def _nearest(gone: Callable[[int], Any], share: float, top: int) -> int:
-    """The rung in 0 ... `top` where a rising function comes nearest to a share, by bisection; of two, the lower."""
-    low, high = 0, top
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if gone(middle) < share else (low, middle)
-    return min((low, high), key=lambda rung: abs(gone(rung) - share))
