@@ -100,6 +100,9 @@ Data = Annotated[
 Provider = Annotated[str, typer.Option("--provider", help="Where onnxruntime runs: cpu, cuda, ...")]
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML file of the run.", show_default=False)]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from what the run has saved, or begin where there is nothing.")
+]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Try it all in a minute, on a small stand-in for the data.")]
 
 app = typer.Typer(
@@ -397,9 +400,7 @@ def demo(
 def train(
     config: Config,
     smoke: Smoke = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the run's last checkpoint, or begin where there is none.")
-    ] = False,
+    resume: Resume = False,
     as_json: Json = False,
 ) -> None:
     """Train and prune at once, as a file says.
@@ -438,9 +439,7 @@ def prune_checkpoint(
 def search(
     config: Config,
     smoke: Smoke = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with what is in the run's folder, or begin where there is nothing.")
-    ] = False,
+    resume: Resume = False,
     as_json: Json = False,
 ) -> None:
     """Search for a small network, as a file says.
