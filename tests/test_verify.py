@@ -285,6 +285,15 @@ def test_external_data_of_a_model_in_memory_lie_in_its_folder(network: onnx.Mode
     assert verify(light, tmp_path / "big.onnx", folder=tmp_path).equal
 
 
+@pytest.mark.parametrize("kind", ["float", "float16", "int64", "bool", "uint8", "string"])
+def test_an_input_may_be_a_single_value(kind: str) -> None:
+    model = parse(f"g ({kind} x) => ({kind} y) {{ y = Identity (x) }}")
+    assert verify(model, model).equal
+    values = np.array(["a", "b"] if kind == "string" else [1, 0])
+    data = values.astype({"float": "float32", "string": "object"}.get(kind, kind))
+    assert verify(model, model, data={"x": data}).samples == 2
+
+
 def test_an_input_type_that_no_array_has_is_named() -> None:
     model = parse("g (float[4] x) => (float[4] y) { q = SequenceConstruct (x) y = SequenceAt (q, k) }", k=np.array(0))
     del model.graph.node[0]

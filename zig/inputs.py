@@ -247,7 +247,7 @@ class _Sample:
         for kinds, pattern, make in _KINDS:
             if dtype.kind in kinds and re.search(pattern, declared.name.lower()):
                 return np.broadcast_to(np.asarray(make(self, place)), shape).astype(dtype)
-        return self._plain(place).astype(dtype)
+        return np.asarray(self._plain(place), dtype)  # of a single number too: onnxruntime takes no bool alone
 
     def _plain(self, place: _Place) -> Array:
         """Values of an input whose name says nothing of them."""
@@ -355,4 +355,4 @@ def _samples(array: Array, declared: Input, where: str) -> list[Array]:
     if dtype.kind != "O" and not np.can_cast(array.dtype, dtype, "same_kind"):
         raise UsageError(f"{where} holds {array.dtype} for the input '{declared.name}', which is {dtype}; convert it")
     array = np.asarray(array, dtype)
-    return [array] if array.ndim == len(declared.shape) else list(array)
+    return [array] if array.ndim == len(declared.shape) else [np.asarray(sample, dtype) for sample in array]
