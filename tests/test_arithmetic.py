@@ -144,6 +144,38 @@ CHAINS = {
         {"all": [6 * N], "few": [3 * N]}, {"z": (3 * N, 2)},
         {"x": "N 6", "two1": [2], "pair": [2]},
     ),
+    "packed sequences": (
+        """
+        n = Shape <start = 1, end = 2> (x)
+        short = Cast <to = 6> (two)
+        lengths = Expand (short, n)
+        y, h = GRU <hidden_size = 3> (x, w, r, b, lengths)
+        turned = Transpose <perm = [0, 2, 1, 3]> (y)
+        z = Reshape (turned, merged)
+        """,
+        {"n": [N]}, {"y": (S, 1, N, 3), "h": (1, N, 3), "z": (S, N, 3)},
+        {"x": "S N 4", "w": "1 9 4", "r": "1 9 3", "b": "1 18", "merged": [0, 0, -1]},
+    ),
+    "sorted": (
+        """
+        n = Shape <start = 0, end = 1> (x)
+        sums = ReduceSum <keepdims = 0> (x, both)
+        best, order = TopK (sums, n)
+        z = Gather <axis = 0> (x, order)
+        """,
+        {"n": [N]}, {"best": (N,), "order": (N,), "z": (N, S, 6)},
+        {"x": "N S 6", "both": [1, 2]},
+    ),
+    "quantised table": (
+        """
+        indices = Cast <to = 7> (x)
+        rows = Gather <axis = 0> (table, indices)
+        y = DequantizeLinear (rows, scale, point)
+        sizes = Shape (y)
+        """,
+        {"sizes": [N, S, 4]}, {"rows": (N, S, 4), "y": (N, S, 4)},
+        {"x": "N S", "table": "uint8: 10 4", "scale": 0.1, "point": np.array(3, np.uint8)},
+    ),
 }  # fmt: skip
 SCALARS = {"zero": np.array(0), "one": np.array(1), "two": np.array(2), "axes": [0]}
 

@@ -131,6 +131,22 @@ def test_a_dynamically_quantised_lstm(per_channel: bool, tmp_path: Path) -> None
     assert report.removed == 3
 
 
+def test_an_lstm_quantises_the_same_however_many_units_it_has(tmp_path: Path) -> None:
+    # onnxruntime shares a batch of two among threads up to 256 units, and each quantises by the range of its own share.
+    sizes = {"x": "9 2 3", "w": "1 1200 3", "r": "1 1200 300", "b": "1 2400", "v": "300 2"}
+    text = "y, h, c = LSTM <hidden_size = 300> (x, w, r, b)\ns = Squeeze (h, zero)\nz = MatMul (s, v)"
+    model = graphs.build(text, opset=17, ir_version=8, zero=[0], **sizes)
+    del model.graph.output[:-1]
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    onnx.save(model, tmp_path / "float.onnx")
+    quantization.quantize_dynamic(tmp_path / "float.onnx", tmp_path / "q.onnx", op_types_to_quantize=["LSTM"])
+    zig.zero(zig.prune(zig.analyze(tmp_path / "q.onnx"), 0.4, of="groups"), tmp_path / "zeroed.onnx")
+    report = zig.compress(tmp_path / "zeroed.onnx", tmp_path / "small.onnx")
+    assert report.removed == 120
+    assert report.comparison is not None
+    assert report.comparison.max_rel < 1e-6
+
+
 def test_integers_whose_zero_point_is_not_read_are_fixed() -> None:
     text = "h = MatMul (x, w)\nq, s, p = DynamicQuantizeLinear (h)\nz = MatMulInteger (q, v)"
     partition = zig.analyze(graphs.build(text, x="4 6", w="6 8", v="int8: 8 3", returns="int32"))

@@ -8,7 +8,7 @@ left open are completed from them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -286,8 +286,7 @@ def _ask_onnx(node: Node, output: int, shapes: Shapes, values: dict[str, Array])
         schema = get_schema(node.proto.op_type, node.version, node.proto.domain)
         for i, name in enumerate(node.inputs):
             if name in shapes:
-                allowed = schema.inputs[min(i, len(schema.inputs) - 1)].types
-                dtype = next((t for t in _TRIED if f"tensor({_TRIED[t]})" in allowed), TensorProto.FLOAT)
+                dtype = _kind(schema.inputs[min(i, len(schema.inputs) - 1)].types)
                 named.update({str(size): size for size in shapes[name]})
                 types[name] = make_tensor_type_proto(dtype, [n if isinstance(n, int) else str(n) for n in shapes[name]])
                 if dtype == TensorProto.INT64 and name in values and values[name].dtype != object:
@@ -307,8 +306,14 @@ def _ask_onnx(node: Node, output: int, shapes: Shapes, values: dict[str, Array])
     )
 
 
-# Inference only asks whether a type is allowed; floats stand for data, where an operand may be one.
-_TRIED = {TensorProto.FLOAT: "float", TensorProto.INT64: "int64", TensorProto.BOOL: "bool"}
+def _kind(allowed: Collection[str]) -> int:
+    """A type that an operand may have, which is all that inference asks: floats, where they are allowed."""
+    names = [text.removeprefix("tensor(").removesuffix(")").upper() for text in allowed]
+    usual = (name for name in ("FLOAT", "INT64", "BOOL", *sorted(names)) if name in names)
+    return next((kind for name in usual if (kind := _KINDS.get(name))), TensorProto.FLOAT)
+
+
+_KINDS: dict[str, int] = dict(TensorProto.DataType.items())
 BROADCASTING = {
     "Abs", "Add", "And", "Cast", "Ceil", "Celu", "Clip", "Cos", "Div", "Dropout", "Elu", "Equal",
     "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu",
@@ -344,6 +349,13 @@ def _squeezed(node: Node, inputs: list[Any], values: list[Any]) -> tuple[Size, .
 def _matmul(_: Node, inputs: list[Any], __: Any) -> tuple[Size, ...]:
     a, b = inputs
     return (*broadcast(a[:-2], b[:-2]), a[-2], b[-1])
+
+
+def _top(node: Node, inputs: list[Any], values: list[Any]) -> list[tuple[Size, ...]]:
+    count = node.attribute("k") if len(inputs) < 2 else values[1].reshape(-1)[0]
+    axis, sizes = node.attribute("axis", -1) % len(inputs[0]), list(inputs[0])
+    sizes[axis] = count if isinstance(count, Dim) else int(count)
+    return [tuple(sizes)] * 2
 
 
 def _concat(node: Node, inputs: list[Any], _: Any) -> tuple[Size, ...]:
@@ -399,7 +411,6 @@ def _fused_matmul(node: Node, inputs: list[Any], values: list[Any]) -> tuple[Siz
     return _matmul(node, [a, b], values)
 
 
-# How the sizes of an output follow where onnx's inference gave up.
 def _quantized_gemm(node: Node, inputs: list[Any], _: Any) -> tuple[Size, ...]:
     a, b = inputs[0], inputs[3]
     return a[1 if node.attribute("transA", 0) else 0], b[0 if node.attribute("transB", 0) else 1]
@@ -414,6 +425,7 @@ _LIKE_THE_FIRST = """BatchNormalization LayerNormalization InstanceNormalization
     SimplifiedLayerNormalization ai.onnx.ml.Scaler ai.onnx.ml.Imputer ai.onnx.ml.Normalizer ai.onnx.ml.Binarizer"""
 _LIKE_THE_FIRST_TOO = """Gelu BiasGelu FastGelu QuickGelu SkipLayerNormalization SkipSimplifiedLayerNormalization
     RotaryEmbedding QuantizeLinear DequantizeLinear QLinearSigmoid QLinearLeakyRelu QLinearSoftmax"""
+# How the sizes of an output follow where onnx's inference gave up.
 SIZES: dict[str, Callable[..., tuple[Size, ...] | list[tuple[Size, ...]]]] = {
     "Reshape": lambda node, ins, vals: reshaped(ins[0], vals[1], bool(node.attribute("allowzero", 0))),
     "Expand": lambda node, ins, vals: broadcast(ins[0], tuple(vals[1].tolist())),
@@ -425,6 +437,7 @@ SIZES: dict[str, Callable[..., tuple[Size, ...] | list[tuple[Size, ...]]]] = {
     "MatMul": _matmul,
     "Squeeze": _squeezed,
     "Concat": _concat,
+    "TopK": _top,
     "Flatten": _flattened,
     "Tile": lambda node, ins, vals: tuple(s * int(k) for s, k in zip(ins[0], vals[1], strict=True)),
     "Slice": _sliced,

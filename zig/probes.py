@@ -94,6 +94,14 @@ def is_rough(model: ModelProto) -> bool:
     return is_half(model) or any(node.input and node.input[0] not in weights for node in rounding)
 
 
+def is_shared(model: ModelProto) -> bool:
+    """Whether it is a matter of threads what comes out: each quantises its share of a batch by the range of that.
+
+    Whether onnxruntime shares the batch among them depends on the number of units, and that is less in a small model.
+    """
+    return any(node.op_type == "DynamicQuantizeLSTM" for graph in _graphs(model) for node in graph.node)
+
+
 def is_random(model: ModelProto) -> bool:
     """Whether any node draws random numbers."""
     return any(node.op_type in _RANDOM for graph in _graphs(model) for node in graph.node)

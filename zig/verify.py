@@ -283,6 +283,13 @@ class _Model:
         return self.graph is not None and is_rough(self.graph)
 
     @cached_property
+    def threads(self) -> int | None:
+        """How many threads may work on a node of it, so that it computes the same each time; None for any number."""
+        from zig.probes import is_shared  # noqa: PLC0415 - imports onnx
+
+        return 1 if self.graph is not None and is_shared(self.graph) else None
+
+    @cached_property
     def is_random(self) -> bool:
         """Whether anything in it draws random numbers."""
         from zig.probes import is_random  # noqa: PLC0415 - imports onnx
@@ -346,9 +353,9 @@ class _Pair:
     def _session(self, model: _Model) -> Session:
         shown = list(dict.fromkeys(name for names in self.probes.values() for name in names))
         try:
-            return Session(model, self.provider, shown=shown)
+            return Session(model, self.provider, threads=model.threads, shown=shown)
         except ModelError:  # perhaps of what is shown; if not, the same is said again
-            return Session(model, self.provider, shown=())
+            return Session(model, self.provider, threads=model.threads, shown=())
 
     def _made(
         self, a: Session, inputs: Mapping[str, Input], samples: int, seed: int
@@ -411,7 +418,7 @@ class _Pair:
         import onnx  # noqa: PLC0415 - imported long ago, since there are probes
 
         types = {name: onnx.helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in inside.items()}
-        return Session(self.one, self.provider, shown=(), given=types).run(feeds | inside)
+        return Session(self.one, self.provider, threads=self.one.threads, shown=(), given=types).run(feeds | inside)
 
 
 def _given(a: Session, data: Data, samples: int) -> Iterator[tuple[int, Feeds, dict[str, Array]]]:
