@@ -18,7 +18,7 @@ import zig
 from zig.cli import main
 from zig.removal import Zeroed
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import large
 
 SMALL = large.Size(layers=2, width=64, hidden=96, heads=4, words=50)

@@ -11,6 +11,7 @@ import graphs
 import numpy as np
 import onnx
 import pytest
+from conftest import parse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operators.cases import attention
@@ -270,3 +271,26 @@ def test_costs_of_the_literature(name: str, giga: float, million: float) -> None
     summary = zig.analyze(onnx.load_from_string(file.getvalue())).summary()
     assert summary["macs"] / 1e9 == pytest.approx(giga, rel=0.02)
     assert summary["parameters"] / 1e6 == pytest.approx(million, rel=0.01)
+
+
+@pytest.mark.parametrize("scope", ["global", "local"])
+@pytest.mark.parametrize("criterion", ["magnitude", "random"])
+def test_what_does_nothing_goes_first_and_goes_whole(scope: str, criterion: str, tmp_path: Path) -> None:
+    # The outgoing weights of three channels are zero, so they are dead, though their own weights are large.
+    random = np.random.default_rng(0)
+    w, b, v = (random.standard_normal(shape).astype(np.float32) for shape in ((4, 10), (10,), (10, 2)))
+    w[:, [1, 4, 7]] *= 100
+    v[[1, 4, 7]] = 0
+    model = parse(
+        "g (float[N, 4] x) => (float[N, 2] y) { h = MatMul (x, w) a = Add (h, b) r = Relu (a) y = MatMul (r, v) }",
+        w=w,
+        b=b,
+        v=v,
+    )
+    partition = zig.analyze(model)
+    for ratio, gone in ((0.1, 3), (0.3, 3), (0.5, 5)):
+        plan = zig.prune(partition, ratio, of="groups", criterion=criterion, scope=scope)
+        assert plan.remove[[1, 4, 7]].all()
+        assert (plan.remove.sum(), plan.idle) == (gone, 3)
+        zig.zero(plan, tmp_path / "zeroed.onnx")
+        assert zig.compress(tmp_path / "zeroed.onnx", tmp_path / "small.onnx").removed == gone

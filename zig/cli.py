@@ -275,6 +275,8 @@ def prune(
     reached = plan.reached[measure]
     if reached < ratio and plan.remove.sum() == len(partition) - len(partition.node_groups):
         _warn([f"only {reached:.1%} of {measure} can go, not {ratio:.1%}: the rest is fixed, `zig analyze` says why"])
+    if reached > ratio and 0 < plan.idle == plan.remove.sum():
+        _warn([f"{reached:.1%} of {measure} go, not {ratio:.1%}: so much does nothing as the weights are"])
     if not plan.remove.any():
         _warn([f"no group is zeroed: a share of {ratio:g} is less than one group"] if len(partition) else [])
     before, after = zig.cost(partition), zig.cost(partition, plan.remove)

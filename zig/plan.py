@@ -13,6 +13,7 @@ from zig.budget import Budget, nearest
 from zig.errors import PlanError
 from zig.importance import CRITERIA, Scores
 from zig.partition import Mask, Partition
+from zig.removal import idle
 from zig.units import Units
 
 MEASURES = ("params", "macs", "groups")
@@ -21,10 +22,11 @@ SCOPES = ("global", "local")
 
 @dataclass(frozen=True)
 class Plan:
-    """The groups of a partition that go: `remove` is bool[G]."""
+    """The groups of a partition that go: `remove` is bool[G]; `idle` of them do nothing as the weights are."""
 
     partition: Partition
     remove: Mask
+    idle: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a mask of another model."""
@@ -57,7 +59,7 @@ def prune(
         of: what the share is of: `params`, `macs` or `groups`; None means `params`, and with the scope `local`, where
             the same share of every node group goes, `groups`. It is met within one group's share; where even the
             smallest network (one group of each node group) keeps more, that is the plan, and `Plan.reached` tells;
-            the plan of a model without groups is empty.
+            the plan of a model without groups is empty. Groups that do nothing as it is go first, and all of them.
         criterion: `magnitude`, `random`, or your own scores float[G], higher is more important.
         scope: `global` ranks all groups together; `local` takes the same share of every node group.
         seed: for `random`.
@@ -73,7 +75,9 @@ def prune(
     scores = (
         CRITERIA[criterion](partition, seed=seed) if isinstance(criterion, str) else np.asarray(criterion, np.float64)
     )
-    return Plan(partition, _Ladder(partition, scores, scope, round_to).climb(ratio, of))
+    free = idle(partition)
+    remove = _Ladder(partition, scores, free, scope, round_to).climb(ratio, of)
+    return Plan(partition, remove, int((remove & free).sum()))
 
 
 def default_measure(scope: str) -> str:
@@ -143,18 +147,19 @@ def portions(partition: Grouped, round_to: int = 1) -> Units:
 class _Ladder:
     """Plans from nothing removed (rung 0) to everything that may go, one group more on each rung."""
 
-    def __init__(self, partition: Partition, scores: Scores, scope: str, round_to: int):
+    def __init__(self, partition: Partition, scores: Scores, idle: Mask, scope: str, round_to: int):
         self.partition = partition
         family = partition.node_group
         self.sizes = np.bincount(family)
-        self.rank = rank(partition, scores)
+        self.rank = rank(partition, np.where(idle, -np.inf, scores))
         share = (self.sizes[family] - self.rank) / self.sizes[family]  # how much of its family is gone once it goes
-        order = np.argsort(scores if scope == "global" else share, kind="stable")
+        order = np.lexsort((scores if scope == "global" else share, ~idle))
         self.order = order[self.rank[order] > 0]  # the best of each node group stays
+        self.first = int(idle[self.order].sum())  # the rung where all that is idle is gone
         self.step = portions(partition, round_to)
 
     def climb(self, ratio: float, of: str) -> Mask:
-        """The plan of the rung nearest to the ratio."""
+        """The plan of the rung nearest to the ratio, of those without anything idle."""
         budget = Budget(self.partition)
 
         def gone(rung: int) -> float:
@@ -164,7 +169,7 @@ class _Ladder:
             parameters, macs = budget.price(remove)
             return 1 - (parameters / budget.parameters if of == "params" else macs / max(budget.macs, 1))
 
-        return self.plan(nearest(gone, ratio, len(self.order)))
+        return self.plan(max(self.first, nearest(gone, ratio, len(self.order))))
 
     def plan(self, rung: int) -> Mask:
         """The mask of a rung, its kept widths rounded up to multiples."""

@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,10 @@ from zig.arithmetic import Array
 from zig.flow import Flow
 from zig.graph import Graph
 from zig.partition import FORKS, Labels, Mask, Partition, members, settle, tied
-from zig.plan import Plan
 from zig.units import Rest, Units
+
+if TYPE_CHECKING:
+    from zig.plan import Plan
 
 WHOLE = slice(None)
 WORKERS = min(4, os.cpu_count() or 1)  # threads that read and write large weights
@@ -88,6 +90,17 @@ def removable(partition: Partition, weights: Zeroed) -> tuple[Partition, Mask, F
         if (able == remove).all():
             return loose, remove, flow
         remove = able
+
+
+def idle(partition: Partition) -> Mask:
+    """Groups that do nothing as the weights are, so that `compress` takes them whatever a plan says, bool[G]."""
+    loose, remove, _ = removable(partition, Zeroed(partition.graph))
+    units = np.arange(partition.flow.count)
+    ours, theirs = partition.zigs(units), loose.zigs(units)
+    both = (ours >= 0) & (theirs >= 0)
+    found = np.zeros(len(partition), bool)
+    found[ours[both]] = remove[theirs[both]]
+    return found
 
 
 def _constants(flow: Flow, partition: Partition) -> Mask:
