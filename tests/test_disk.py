@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,3 +89,22 @@ def test_a_large_model_is_the_same_past_the_cache(tmp_path: Path, monkeypatch: p
         np.testing.assert_array_equal(ours.array(name), others.array(name))
     if not any(ways):
         pytest.skip("this file system has no way past the cache: both went through it")
+
+
+def test_a_file_system_that_takes_no_such_writes_gets_others(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(io.FileIO):
+        """Takes writes through the cache alone."""
+
+        def write(self, data: object, /) -> int:
+            fcntl = pytest.importorskip("fcntl")
+            if fcntl.fcntl(self, fcntl.F_GETFL) & os.O_DIRECT:
+                raise OSError(errno.EINVAL, "Invalid argument")
+            return super().write(data)  # type: ignore[arg-type]
+
+    with file.open("r+b") as opened:
+        if (straight := disk._straight(opened)) is None:
+            pytest.skip("this file system has no way past the cache")
+        straight.close()
+        monkeypatch.setattr(io, "FileIO", Refusing)
+        disk.put(opened, pieces(5 * disk.ALIGNED + 7))
+    assert file.read_bytes() == next(pieces(5 * disk.ALIGNED + 7)).tobytes()

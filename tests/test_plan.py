@@ -274,8 +274,7 @@ def test_costs_of_the_literature(name: str, giga: float, million: float) -> None
 
 
 @pytest.mark.parametrize("scope", ["global", "local"])
-@pytest.mark.parametrize("criterion", ["magnitude", "random"])
-def test_what_does_nothing_goes_first_and_goes_whole(scope: str, criterion: str, tmp_path: Path) -> None:
+def test_what_does_nothing_goes_first_and_goes_whole(scope: str, tmp_path: Path) -> None:
     # The outgoing weights of three channels are zero, so they are dead, though their own weights are large.
     random = np.random.default_rng(0)
     w, b, v = (random.standard_normal(shape).astype(np.float32) for shape in ((4, 10), (10,), (10, 2)))
@@ -289,8 +288,27 @@ def test_what_does_nothing_goes_first_and_goes_whole(scope: str, criterion: str,
     )
     partition = zig.analyze(model)
     for ratio, gone in ((0.1, 3), (0.3, 3), (0.5, 5)):
-        plan = zig.prune(partition, ratio, of="groups", criterion=criterion, scope=scope)
+        plan = zig.prune(partition, ratio, of="groups", scope=scope)
         assert plan.remove[[1, 4, 7]].all()
         assert (plan.remove.sum(), plan.idle) == (gone, 3)
         zig.zero(plan, tmp_path / "zeroed.onnx")
         assert zig.compress(tmp_path / "zeroed.onnx", tmp_path / "small.onnx").removed == gone
+
+
+def test_what_adds_a_constant_does_something(tmp_path: Path) -> None:
+    # The fourth and the sixth channel are constant; the sixth is zero, and the fourth speaks through its bias.
+    random = np.random.default_rng(0)
+    w, v = (random.standard_normal(shape).astype(np.float32) for shape in ((4, 10), (10, 2)))
+    w[:, [3, 5]], b = 0, np.eye(10, dtype=np.float32)[3] * 5
+    model = parse(
+        "g (float[N, 4] x) => (float[N, 2] y) { h = MatMul (x, w) a = Add (h, b) r = Relu (a) y = MatMul (r, v) }",
+        w=w,
+        b=b,
+        v=v,
+    )
+    plan = zig.prune(zig.analyze(model), 0.1, of="groups")
+    assert np.flatnonzero(plan.remove).tolist() == [5]
+    assert plan.idle == 1
+    onnx.save(model, tmp_path / "full.onnx")
+    zig.zero(plan, tmp_path / "zeroed.onnx")
+    assert zig.verify(tmp_path / "full.onnx", tmp_path / "zeroed.onnx").equal

@@ -598,3 +598,26 @@ def test_infinite_numbers_that_are_added_are_in_no_ones_way(tmp_path: Path) -> N
     )
     report = zig.compress(model, tmp_path / "small.onnx")
     assert report.removed == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "place"),
+    [
+        ("y = MatMul (h, v)", (5, 1), (1, 0)),
+        ("y = Gemm <transB = 1> (h, v)", (1, 5), (0, 1)),
+        ("g = Mul (h, v) y = MatMul (g, u)", (5,), (1,)),
+        ("g = Mul (h, v) y = MatMul (g, u)", (1, 5), (0, 1)),
+        ("i = Unsqueeze (h, last) j = Expand (i, pairs) f = Flatten (j) y = MatMul (f, v)", (10, 2), (3, 0)),
+    ],
+)
+def test_infinite_weights_of_any_shape_keep_zeros(
+    text: str, shape: tuple[int, ...], place: tuple[int, ...], tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    w, v, u = (random.standard_normal(size).astype(np.float32) for size in ((4, 5), shape, (5, 2)))
+    w[:, [1, 3]], v[place] = 0, np.inf
+    model = parse(
+        f"g (float[3, 4] x) => (float[3, M] y) {{ h = MatMul (x, w) {text} }}",
+        w=w, v=v, u=u, last=np.array([2]), pairs=np.array([1, 1, 2]),
+    )  # fmt: skip
+    assert zig.compress(model, tmp_path / "small.onnx", check=False).removed == 1

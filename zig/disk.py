@@ -6,6 +6,7 @@ machine must first get from its host: where this was written 6.7 GB took 9 s thr
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from collections.abc import Iterable
@@ -70,4 +71,17 @@ def _put_blocks(file: io.FileIO, pieces: Iterable[Array]) -> Array:
 def _put_all(file: io.FileIO, block: Array) -> None:
     """Write a block to its last byte; the system may take less at a time."""
     while len(block):
-        block = block[file.write(block.data) :]
+        try:
+            block = block[file.write(block.data) :]
+        except OSError as error:
+            if error.errno != errno.EINVAL or not _stop_going_straight(file):
+                raise
+
+
+def _stop_going_straight(file: io.FileIO) -> bool:
+    """Let a file go through the cache after all, as what some file systems say of it is not so; whether it did not."""
+    import fcntl  # noqa: PLC0415 - Windows has none, nor a way past the cache
+
+    flags = fcntl.fcntl(file, fcntl.F_GETFL)
+    fcntl.fcntl(file, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+    return bool(flags & os.O_DIRECT)

@@ -147,7 +147,7 @@ class Graph:
         """The rows of an initializer in runs of a few megabytes, to read it piece by piece; for a scalar, all of it."""
         dims = self.initializers[name].dims
         rows = dims[0] if dims else 1
-        step = 2 * max(1, _PIECE * rows // (2 * max(self.array(name).nbytes, 1)))  # even: two numbers can share a byte
+        step = 4 * max(1, _PIECE * rows // (4 * max(self.array(name).nbytes, 1)))  # up to four numbers share a byte
         return [slice(start, start + step) for start in range(0, rows, step)]
 
     def compute(

@@ -22,7 +22,7 @@ SCOPES = ("global", "local")
 
 @dataclass(frozen=True)
 class Plan:
-    """The groups of a partition that go: `remove` is bool[G]; `idle` of them do nothing as the weights are."""
+    """The groups of a partition that go: `remove` is bool[G]; `idle` of them are known to do nothing as it is."""
 
     partition: Partition
     remove: Mask
@@ -59,7 +59,8 @@ def prune(
         of: what the share is of: `params`, `macs` or `groups`; None means `params`, and with the scope `local`, where
             the same share of every node group goes, `groups`. It is met within one group's share; where even the
             smallest network (one group of each node group) keeps more, that is the plan, and `Plan.reached` tells;
-            the plan of a model without groups is empty. Groups that do nothing as it is go first, and all of them.
+            the plan of a model without groups is empty. By magnitude, groups that add
+            nothing to any sum as the weights are go first, and all of them (as far as `round_to` lets).
         criterion: `magnitude`, `random`, or your own scores float[G], higher is more important.
         scope: `global` ranks all groups together; `local` takes the same share of every node group.
         seed: for `random`.
@@ -75,7 +76,8 @@ def prune(
     scores = (
         CRITERIA[criterion](partition, seed=seed) if isinstance(criterion, str) else np.asarray(criterion, np.float64)
     )
-    free = idle(partition)
+    by_weights = isinstance(criterion, str) and criterion == "magnitude"
+    free = idle(partition) if by_weights else np.zeros(len(partition), bool)
     remove = _Ladder(partition, scores, free, scope, round_to).climb(ratio, of)
     return Plan(partition, remove, int((remove & free).sum()))
 
@@ -147,19 +149,19 @@ def portions(partition: Grouped, round_to: int = 1) -> Units:
 class _Ladder:
     """Plans from nothing removed (rung 0) to everything that may go, one group more on each rung."""
 
-    def __init__(self, partition: Partition, scores: Scores, idle: Mask, scope: str, round_to: int):
+    def __init__(self, partition: Partition, scores: Scores, free: Mask, scope: str, round_to: int):
         self.partition = partition
         family = partition.node_group
         self.sizes = np.bincount(family)
-        self.rank = rank(partition, np.where(idle, -np.inf, scores))
+        self.rank = rank(partition, np.where(free, -np.inf, scores))
         share = (self.sizes[family] - self.rank) / self.sizes[family]  # how much of its family is gone once it goes
-        order = np.lexsort((scores if scope == "global" else share, ~idle))
+        order = np.lexsort((scores if scope == "global" else share, ~free))
         self.order = order[self.rank[order] > 0]  # the best of each node group stays
-        self.first = int(idle[self.order].sum())  # the rung where all that is idle is gone
+        self.first = int(free[self.order].sum())  # the rung where all that is free to go is gone
         self.step = portions(partition, round_to)
 
     def climb(self, ratio: float, of: str) -> Mask:
-        """The plan of the rung nearest to the ratio, of those without anything idle."""
+        """The plan of the rung nearest to the ratio, of those from the first one on."""
         budget = Budget(self.partition)
 
         def gone(rung: int) -> float:

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from zig.arithmetic import Array
+from zig.dims import number
 from zig.flow import Flow
 from zig.graph import Graph
 from zig.partition import FORKS, Labels, Mask, Partition, members, settle, tied
-from zig.units import Rest, Units
+from zig.units import NOTHING, Rest, Units
 
 if TYPE_CHECKING:
     from zig.plan import Plan
@@ -37,7 +38,7 @@ class Zeroed:
         self.zeros = plan.partition.flow.zeros if plan else {}
         self.rests: dict[tuple[Any, ...], Rest] = {}  # what is known of the constants of slices
         self.sights: dict[tuple[str, int], Sight] = {}
-        self.infinite: dict[str, list[Mask]] = {}  # for each axis of a weight the slices that hold no finite number
+        self.infinite: dict[str, list[Mask]] = {}  # for each axis of a weight the slices with infinities or NaN
         self._gone: dict[str, list[tuple[int, Mask]]] = {}
         for row in plan.partition.rows if plan else ():
             gone = row.member & np.append(plan.remove, False)[row.groups] if plan else row.member
@@ -93,11 +94,15 @@ def removable(partition: Partition, weights: Zeroed) -> tuple[Partition, Mask, F
 
 
 def idle(partition: Partition) -> Mask:
-    """Groups that do nothing as the weights are, so that `compress` takes them whatever a plan says, bool[G]."""
-    loose, remove, _ = removable(partition, Zeroed(partition.graph))
+    """Groups that add nothing to any sum as the weights are: whatever a plan says, `compress` takes them, bool[G]."""
+    loose, remove, flow = removable(partition, Zeroed(partition.graph))
+    speaking = np.append(_constants(flow, loose), False)
+    for part in (part for _, axis in flow.stored for part in axis):
+        speaking[loose.zigs(part.units)] = True  # surgery would store what they compute before it cuts them
+    remove = remove & ~speaking[:-1]
     units = np.arange(partition.flow.count)
     ours, theirs = partition.zigs(units), loose.zigs(units)
-    both = (ours >= 0) & (theirs >= 0)
+    both = (ours >= 0) & (theirs >= 0)  # both number the same components; some are free in `loose` alone
     found = np.zeros(len(partition), bool)
     found[ours[both]] = remove[theirs[both]]
     return found
@@ -114,15 +119,24 @@ def _constants(flow: Flow, partition: Partition) -> Mask:
 
 def _infinite(flow: Flow, partition: Partition, weights: Zeroed) -> Mask:
     """Groups that are read with infinite weights, or NaN: these make NaN of zeros."""
-    found, odd = np.zeros(len(partition) + 1, bool), np.zeros(flow.count, bool)
-    for name, masks in weights.infinite.items():
-        for mask, axis in zip(masks, flow.weights[name].axes, strict=True):
-            if len(axis) == 1 and axis[0].live:
-                odd[axis[0].units[mask]] = True
-    if odd.any():
-        for part in [contraction.weight for contraction in flow.contractions if contraction.weight]:
-            found[partition.zigs(part.units[odd[part.units]])] = True
+    found, odd = np.zeros(len(partition) + 1, bool), {name: _odd(flow, weights, name) for name in weights.infinite}
+    everywhere = np.concatenate([NOTHING, *odd.values()])
+    for call, _, weight in flow.contractions if len(everywhere) else ():
+        if weight:
+            found[partition.zigs(np.intersect1d(weight.units, everywhere))] = True
+            own = np.concatenate([NOTHING, *(odd[name] for name in call.node.inputs if name in odd)])
+            found[np.intersect1d(partition.zigs(weight.units), partition.zigs(own))] = True  # an axis that was split
     return found[:-1]
+
+
+def _odd(flow: Flow, weights: Zeroed, name: str) -> Units:
+    """The units of the slices of a weight that hold infinities or NaN."""
+    units = [NOTHING]
+    for mask, axis in zip(weights.infinite[name], flow.weights[name].axes, strict=True):
+        table = mask.reshape([number(part.size) for part in axis])
+        others = [tuple(j for j in range(len(axis)) if j != i) for i in range(len(axis))]
+        units += [part.units[table.any(axis=rest)] for part, rest in zip(axis, others, strict=True) if part.live]
+    return np.concatenate(units)
 
 
 def choices(partition: Partition) -> Iterator[Partition]:
@@ -169,7 +183,9 @@ class ActualRest:
             if not math.prod(dims):
                 self._rests[key] = np.full(dims[axis], self._zero(name))
             elif math.prod(dims) == dims[axis]:
-                self._rests[key] = self.weights(name).reshape(-1).astype(np.float64)
+                value = self.weights(name)
+                self._find_infinite(name, WHOLE, value)
+                self._rests[key] = value.reshape(-1).astype(np.float64)
             else:
                 self._rests[key] = np.where(self._holds(name, axis, kept), np.nan, self._zero(name))
         return self._rests[key]
@@ -205,8 +221,7 @@ class ActualRest:
         samples: dict[int, list[Mask]] = {axis: [] for axis in axes}
         for rows in runs:
             value, kept = self.weights(name, rows), [whole[0][rows], *whole[1:]]
-            if _may_be_infinite(value):
-                self._find_infinite(name, rows, value)
+            self._find_infinite(name, rows, value)
             for axis in axes:
                 holds[axis][rows if axis == 0 else WHOLE] |= _holds(value, axis, kept, self._zero(name))
                 if axis == 0 or rows == runs[0]:
@@ -217,7 +232,8 @@ class ActualRest:
             self._sights[name, axis] = Sight(holds[axis], sample, places[axis])
 
     def _find_infinite(self, name: str, rows: slice, value: Array) -> None:
-        odd = ~np.isfinite(value)
+        """Remember the slices of a weight, or of some of its rows, that hold infinities or NaN."""
+        odd = ~np.isfinite(value) if _may_be_infinite(value) else np.zeros(0, bool)
         if odd.any():
             dims = self.partition.graph.facts(name)[0]
             masks = self.weights.infinite.setdefault(name, [np.zeros(n, bool) for n in dims])

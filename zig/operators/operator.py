@@ -49,8 +49,10 @@ class Operator:
 
 
 def times(a: Any, b: Any) -> Any:
-    """A product in which 0 wins over the unknown (nan)."""
-    return np.where((np.asarray(a) == 0) | (np.asarray(b) == 0), 0.0, np.multiply(a, b))
+    """A product in which 0 wins over the unknown (nan), but not over what is known to be infinite."""
+    zero = (np.asarray(a) == 0) | (np.asarray(b) == 0)
+    with np.errstate(invalid="ignore"):
+        return np.where(zero & ~np.isinf(a) & ~np.isinf(b), 0.0, np.multiply(a, b))
 
 
 def zero_only(_: Call, x: Any, *others: Any) -> Any:
