@@ -198,10 +198,11 @@ class Graph:
         return readers
 
     def constant(self, name: str) -> np.ndarray[Any, Any] | None:
-        """What is known of a tensor before the model runs: numbers, or an object array with `Dim`s, or None."""
+        """What is known of a tensor before the model runs: real numbers, or an object array with `Dim`s, or None."""
         if name in self.values:
             return self.values[name]
-        return self.array(name) if name in self.initializers else None
+        real = name in self.initializers and self.initializers[name].data_type not in arithmetic.NOT_REAL
+        return self.array(name) if real else None
 
     def facts(self, name: str) -> tuple[tuple[int, ...], bool, float]:
         """Of an initializer: its shape, whether it holds weights, and its value if it is a single number."""

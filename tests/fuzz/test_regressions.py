@@ -104,6 +104,7 @@ DAMAGED: dict[str, Callable[[], onnx.ModelProto]] = {
     "nothing in a row": lambda: model("h = MatMul (x, w) r = Concat <axis = 1> ()"),
     "a gap in a sum": lambda: model("h = MatMul (x, w) r = Sum (h, , b)"),
     "axes that are no integers": lambda: model("h = MatMul (x, w) s = ReduceSum (h, b) r = Add (h, s)"),
+    "axes that are complex": lambda: model("h = MatMul (x, w) s = ReduceSum (h, a) r = Add (h, s)", a=np.array([1], np.complex64)),
     "one axis for all": lambda: model("h = MatMul (x, w) s = ReduceSum (h, a) r = Add (h, s)", a=np.array(1)),
     "an axis that is not there": lambda: model("h = MatMul (x, w) s = ReduceSum (h, a) r = Add (h, s)", a=np.array([7])),
     "a cast to nothing": lambda: model("h = MatMul (x, w) r = Cast (h)"),
