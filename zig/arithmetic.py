@@ -308,12 +308,13 @@ def _ask_onnx(node: Node, output: int, shapes: Shapes, values: dict[str, Array])
 
 def _kind(allowed: Collection[str]) -> int:
     """A type that an operand may have, which is all that inference asks: floats, where they are allowed."""
-    names = [text.removeprefix("tensor(").removesuffix(")").upper() for text in allowed]
-    usual = (name for name in ("FLOAT", "INT64", "BOOL", *sorted(names)) if name in names)
-    return next((kind for name in usual if (kind := _KINDS.get(name))), TensorProto.FLOAT)
+    usual = next((text for text in _USUAL if text in allowed), None)
+    names = [usual] if usual else sorted(allowed)
+    return next((_KINDS[name] for name in names if name in _KINDS), TensorProto.FLOAT)
 
 
-_KINDS: dict[str, int] = dict(TensorProto.DataType.items())
+_KINDS: dict[str, int] = {f"tensor({name.lower()})": kind for name, kind in TensorProto.DataType.items() if kind}
+_USUAL = ("tensor(float)", "tensor(int64)", "tensor(bool)")
 BROADCASTING = {
     "Abs", "Add", "And", "Cast", "Ceil", "Celu", "Clip", "Cos", "Div", "Dropout", "Elu", "Equal",
     "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu",
