@@ -70,7 +70,7 @@ def test_only_large_files_go_past_the_cache_and_only_where_it_can_be(
 
 def refuse(*_: object) -> None:
     """What `os.open` does for a file system that has no way past the cache."""
-    raise OSError(22, "Invalid argument")
+    raise OSError(errno.EINVAL, "Invalid argument")
 
 
 def test_a_large_model_is_the_same_past_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,6 +273,9 @@ def test_costs_of_the_literature(name: str, giga: float, million: float) -> None
     assert summary["parameters"] / 1e6 == pytest.approx(million, rel=0.01)
 
 
+LAYERS = "g (float[N, 4] x) => (float[N, 2] y) { h = MatMul (x, w) a = Add (h, b) r = Relu (a) y = MatMul (r, v) }"
+
+
 @pytest.mark.parametrize("scope", ["global", "local"])
 def test_what_does_nothing_goes_first_and_goes_whole(scope: str, tmp_path: Path) -> None:
     # The outgoing weights of three channels are zero, so they are dead, though their own weights are large.
@@ -280,12 +283,7 @@ def test_what_does_nothing_goes_first_and_goes_whole(scope: str, tmp_path: Path)
     w, b, v = (random.standard_normal(shape).astype(np.float32) for shape in ((4, 10), (10,), (10, 2)))
     w[:, [1, 4, 7]] *= 100
     v[[1, 4, 7]] = 0
-    model = parse(
-        "g (float[N, 4] x) => (float[N, 2] y) { h = MatMul (x, w) a = Add (h, b) r = Relu (a) y = MatMul (r, v) }",
-        w=w,
-        b=b,
-        v=v,
-    )
+    model = parse(LAYERS, w=w, b=b, v=v)
     partition = zig.analyze(model)
     for ratio, gone in ((0.1, 3), (0.3, 3), (0.5, 5)):
         plan = zig.prune(partition, ratio, of="groups", scope=scope)
@@ -300,12 +298,7 @@ def test_what_adds_a_constant_does_something(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     w, v = (random.standard_normal(shape).astype(np.float32) for shape in ((4, 10), (10, 2)))
     w[:, [3, 5]], b = 0, np.eye(10, dtype=np.float32)[3] * 5
-    model = parse(
-        "g (float[N, 4] x) => (float[N, 2] y) { h = MatMul (x, w) a = Add (h, b) r = Relu (a) y = MatMul (r, v) }",
-        w=w,
-        b=b,
-        v=v,
-    )
+    model = parse(LAYERS, w=w, b=b, v=v)
     plan = zig.prune(zig.analyze(model), 0.1, of="groups")
     assert np.flatnonzero(plan.remove).tolist() == [5]
     assert plan.idle == 1

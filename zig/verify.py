@@ -353,9 +353,12 @@ class _Pair:
     def _session(self, model: _Model) -> Session:
         shown = list(dict.fromkeys(name for names in self.probes.values() for name in names))
         try:
-            return Session(model, self.provider, threads=model.threads, shown=shown)
+            return self._opened(model, shown)
         except ModelError:  # perhaps of what is shown; if not, the same is said again
-            return Session(model, self.provider, threads=model.threads, shown=())
+            return self._opened(model)
+
+    def _opened(self, model: _Model, shown: Sequence[str] = (), given: Mapping[str, int] | None = None) -> Session:
+        return Session(model, self.provider, threads=model.threads, shown=shown, given=given)
 
     def _made(
         self, a: Session, inputs: Mapping[str, Input], samples: int, seed: int
@@ -418,7 +421,7 @@ class _Pair:
         import onnx  # noqa: PLC0415 - imported long ago, since there are probes
 
         types = {name: onnx.helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in inside.items()}
-        return Session(self.one, self.provider, threads=self.one.threads, shown=(), given=types).run(feeds | inside)
+        return self._opened(self.one, given=types).run(feeds | inside)
 
 
 def _given(a: Session, data: Data, samples: int) -> Iterator[tuple[int, Feeds, dict[str, Array]]]:
