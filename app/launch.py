@@ -6,7 +6,7 @@ import os
 import socket
 from pathlib import Path
 
-from zig.app.workspace import UPLOAD_LIMIT
+from .workspace import UPLOAD_LIMIT
 from zig.errors import UsageError
 
 ADDRESS = "127.0.0.1"

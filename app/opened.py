@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 import zig
-from zig.app.scene import net as nets
-from zig.app.scene.palette import hues
-from zig.app.scene.tree import Branch, ancestors, containers, grow, opened
-from zig.app.scene.view import Scene, scene
+from .scene import net as nets
+from .scene.palette import hues
+from .scene.tree import Branch, ancestors, containers, grow, opened
+from .scene.view import Scene, scene
 from zig.budget import Budget
 from zig.graph import Graph
 from zig.importance import CRITERIA, Scores

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import zig
-from zig.app.jobs import ORDER
+from .jobs import ORDER
 from zig.errors import ZigError
 
 Result = dict[str, Any]

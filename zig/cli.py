@@ -470,7 +470,7 @@ def view(
     """
     from zig.app.launch import launch
 
-    return launch(model or Path(), port, headless)
+    return int(launch(model or Path(), port, headless))
 
 
 @contextlib.contextmanager

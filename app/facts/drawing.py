@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zig.app.opened import Opened
+from ..opened import Opened
 from zig.picture import draw as picture
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from zig.app.opened import Opened
-from zig.app.words import indices
+from ..opened import Opened
+from ..words import indices
 from zig.partition import Slice
 
 BINS = 24

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from zig.app.scene.layout import Ints, Placed, Problem, place
-from zig.app.scene.net import INPUT, OUTPUT, Item, Net, tail
-from zig.app.scene.tree import Branch
+from .layout import Ints, Placed, Problem, place
+from .net import INPUT, OUTPUT, Item, Net, tail
+from .tree import Branch
 from zig.graph import Graph
 
 LEAF, CLOSED, FRAME = "leaf", "closed", "frame"

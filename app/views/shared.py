@@ -9,13 +9,13 @@ from typing import Any
 
 import streamlit as st
 
-from zig.app.canvas import graph
-from zig.app.facts.picture import picture
-from zig.app.launch import START
-from zig.app.opened import Opened
-from zig.app.session import Look, Session
-from zig.app.words import plain
-from zig.app.workspace import Workspace, start
+from ..canvas import graph
+from ..facts.picture import picture
+from ..launch import START
+from ..opened import Opened
+from ..session import Look, Session
+from ..words import plain
+from ..workspace import Workspace, start
 from zig.errors import ZigError
 
 STYLE = """<style>
