@@ -6,8 +6,9 @@ import os
 import socket
 from pathlib import Path
 
-from .workspace import UPLOAD_LIMIT
 from zig.errors import UsageError
+
+from .workspace import UPLOAD_LIMIT
 
 ADDRESS = "127.0.0.1"
 START = "ZIG_VIEW_START"  # the environment variable that tells the app what it was started with

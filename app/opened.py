@@ -12,15 +12,16 @@ from pathlib import Path
 import numpy as np
 
 import zig
-from .scene import net as nets
-from .scene.palette import hues
-from .scene.tree import Branch, ancestors, containers, grow, opened
-from .scene.view import Scene, scene
 from zig.budget import Budget
 from zig.graph import Graph
 from zig.importance import CRITERIA, Scores
 from zig.partition import Mask, NodeGroup, Partition
 from zig.units import Units
+
+from .scene import net as nets
+from .scene.palette import hues
+from .scene.tree import Branch, ancestors, containers, grow, opened
+from .scene.view import Scene, scene
 
 FIRST = 80  # boxes of the first picture
 MOST = 3000  # boxes that "open all" may show

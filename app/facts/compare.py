@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .model import overview
 from ..opened import Opened
 from ..words import count, less, size
+from .model import overview
 
 SIZES = (("parameters", "parameters"), ("macs", "MACs"), ("bytes", "bytes"), ("nodes", "nodes"))
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..opened import Opened
 from zig.picture import draw as picture
+
+from ..opened import Opened
 
 
 def draw(model: Opened, folder: Path, form: str) -> dict[str, str]:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from zig.partition import Slice
+
 from ..opened import Opened
 from ..words import indices
-from zig.partition import Slice
 
 BINS = 24
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from zig.files import file_bytes
+
 from ..opened import Opened
 from ..scene.net import shape
-from zig.files import file_bytes
 
 
 def overview(model: Opened) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from ..facts import compare as facts
 from ..jobs import Job
 from ..opened import Opened
 from ..session import Look, Session
+from ..words import plain
 from .running import follow
 from .shared import opened_model, saying_errors, show_graph
-from ..words import plain
 
 HEIGHT = 480
 

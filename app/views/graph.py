@@ -11,8 +11,8 @@ from ..facts import drawing, node, training
 from ..facts.picture import OVERLAYS
 from ..opened import Opened
 from ..session import Session
-from .shared import ask_group, opened_model, saying_errors, show_graph, table
 from ..words import count, plain
+from .shared import ask_group, opened_model, saying_errors, show_graph, table
 
 HEIGHT = 695
 

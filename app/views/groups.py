@@ -9,9 +9,9 @@ from ..facts import groups as facts
 from ..jobs import Job
 from ..opened import Opened
 from ..session import Session
+from ..words import count, plain
 from .running import follow
 from .shared import ask_group, model_with_groups, show_graph, table
-from ..words import count, plain
 
 HEIGHT = 470
 

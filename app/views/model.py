@@ -7,9 +7,9 @@ import streamlit as st
 from ..facts import model as facts
 from ..opened import Opened
 from ..session import Session
-from .shared import saying_errors, session, table
 from ..words import count, percent, plain, size
 from ..workspace import UPLOAD_LIMIT, UPLOADED
+from .shared import saying_errors, session, table
 
 
 def show() -> None:

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import streamlit as st
 
+from zig.errors import ZigError
+from zig.plan import MEASURES, SCOPES, Plan
+
 from ..facts import pruning as facts
 from ..facts.pruning import Wish
 from ..jobs import Job
 from ..opened import Opened
 from ..session import Session
+from ..words import count, percent, plain
 from .running import follow
 from .shared import model_with_groups, saying_errors
-from ..words import count, percent, plain
-from zig.errors import ZigError
-from zig.plan import MEASURES, SCOPES, Plan
 
 
 def show() -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import streamlit as st
 
+from zig.errors import ZigError
+
 from ..canvas import graph
 from ..facts.picture import picture
 from ..launch import START
@@ -16,7 +18,6 @@ from ..opened import Opened
 from ..session import Look, Session
 from ..words import plain
 from ..workspace import Workspace, start
-from zig.errors import ZigError
 
 STYLE = """<style>
 .block-container { padding: 4.4rem 1.6rem 1.5rem; max-width: 1500px; }

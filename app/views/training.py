@@ -7,8 +7,8 @@ import streamlit as st
 from ..facts import charts
 from ..facts import training as facts
 from ..session import Session
-from .shared import saying_errors, session
 from ..words import percent
+from .shared import saying_errors, session
 
 FIRST = ("loss", "accuracy")
 
