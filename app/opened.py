@@ -20,10 +20,10 @@ from zig.units import Units
 
 from .scene import net as nets
 from .scene.palette import hues
+from .scene.sketch import BOXES
 from .scene.tree import Branch, ancestors, containers, grow, opened
 from .scene.view import Scene, scene
 
-FIRST = 80  # boxes of the first picture
 MOST = 3000  # boxes that "open all" may show
 _KEPT = 4  # scenes
 
@@ -125,7 +125,7 @@ class Opened:
 
     def first_open(self) -> frozenset[str]:
         """The modules that are open at first."""
-        return opened(self.tree, FIRST)
+        return opened(self.tree, BOXES)
 
     def all_open(self) -> frozenset[str]:
         """As many open modules as `MOST` boxes allow."""

@@ -394,8 +394,9 @@ def demo(
     A small residual network learns to read handwriting; files, a report and a picture are left in DIR.
     """
     with _training("demo"):
+        from zig.app.scene.sketch import sketch
         from zig.training.demo import run
-    run(out, quick=quick)
+    run(out, quick=quick, sketch=sketch)
 
 
 @app.command(epilog="Example: zig train samples/configs/digits.yml")
@@ -515,10 +516,11 @@ def _writing(target: Path) -> Iterator[None]:
 
 
 def _draw(partition: Partition, target: Path, form: str) -> None:
+    from zig.app.scene.sketch import sketch
     from zig.picture import draw
 
     with _writing(target):
-        message = draw(partition, target, form)
+        message = draw(partition, target, form, sketch)
     if message:
         print(f"zig: {message}", file=sys.stderr)
 
