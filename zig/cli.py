@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from zig.errors import UsageError, VerifyError, ZigError
+from zig.packages import importing
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -128,7 +129,8 @@ def _run(arguments: list[str], debug: bool) -> int:
     # typer carries a copy of click or depends on it, according to its version; this is its usage error in both.
     misuse: type[Exception] = typer.BadParameter.__bases__[0]
     try:
-        return int(app(arguments, prog_name="zig", standalone_mode=False) or 0)
+        with importing(f"zig {arguments[0]}"):
+            return int(app(arguments, prog_name="zig", standalone_mode=False) or 0)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except ImportError as error:  # what an interrupt becomes while a compiled module loads
@@ -495,15 +497,9 @@ def _check_target(target: Path) -> None:
         raise UsageError(f"{target} can't be written: folder {target.parent} is read-only; choose another one")
 
 
-@contextlib.contextmanager
-def _training(command: str) -> Iterator[None]:
+def _training(command: str) -> contextlib.AbstractContextManager[None]:
     """Say what to install for a command that trains."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("zig"):
-            raise
-        raise UsageError(f"zig {command} needs {error.name}; install it by pip install 'onnx-zig[train]'") from error
+    return importing(f"zig {command}", "'onnx-zig[train]'")
 
 
 @contextlib.contextmanager
