@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from zig.atomic import write
 from zig.errors import UsageError
 
 if TYPE_CHECKING:
@@ -78,16 +79,16 @@ def draw(partition: Partition, target: str | os.PathLike[str], form: str | None 
     if form not in FORMATS:
         raise UsageError(f"{path}: zig draws {', '.join(FORMATS)}, not '{form}'; choose one of these as the suffix")
     if form == "dot":
-        _write(path, _readable(partition).encode())
+        write(path, _readable(partition).encode())
         return None
     program = shutil.which("dot")
     if program is None:
         fallback = path.with_suffix(".dot")
-        _write(fallback, _readable(partition).encode())
+        write(fallback, _readable(partition))
         return (
             f"no {path} without graphviz: wrote {fallback}; install graphviz, then: dot -T{form} {fallback} -o {path}"
         )
-    _write(path, _render(partition, program, form, path))
+    write(path, _render(partition, program, form, path))
     return None
 
 
@@ -279,13 +280,3 @@ def _colour(group: int) -> str:
 def _quoted(*lines: str) -> str:
     text = "\n".join(lines).replace("\\", "\\\\").replace('"', '\\"')
     return '"' + text.replace("\n", "\\n") + '"'
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write beside the target, then rename: nothing is ever left half-written."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

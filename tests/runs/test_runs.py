@@ -231,10 +231,10 @@ def test_a_checkpoint_that_can_not_be_written_leaves_the_old_one(tmp_path: Path,
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UsageError, match=r"can't be written .No space left on device.; what was there is still there"):
+    with pytest.raises(UsageError, match="can't be written: No space left on device; nothing was changed"):
         checkpoint.write(path, {"step": 2})
     assert checkpoint.read(path) == {"step": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UsageError, match="is not a file of tensors"):
+    with pytest.raises(UsageError, match="is damaged"):
         checkpoint.read(path)

@@ -255,10 +255,11 @@ class Trainer:
         Raises:
             UsageError: It can't be read, or is of another run.
         """
+        return checkpoint.resume(self.folder / CHECKPOINT, self._go_on, self._say) or False
+
+    def _go_on(self, state: dict[str, Any]) -> bool:
+        """Take over what a checkpoint holds."""
         path = self.folder / CHECKPOINT
-        if not path.exists():
-            return False
-        state = checkpoint.read(path)
         if missing := sorted({*self._state(), "random"} - state.keys()):
             raise UsageError(
                 f"{path} is no checkpoint of a run: it has no '{missing[0]}'; choose another folder by out"
