@@ -34,10 +34,12 @@ class Draft:
     Attributes:
         folder: The hidden folder, for anything that is needed on the way.
         target: Where the file goes; links are followed.
+        named: The file as it was named.
     """
 
     folder: Path
     target: Path
+    named: Path
 
     @property
     def file(self) -> Path:
@@ -70,7 +72,7 @@ def draft(target: str | os.PathLike[str], swept: Callable[[Path, Path], None] | 
         folder, lock = _begin(place)
         try:
             (folder / _NEW).mkdir()
-            yield Draft(folder, place)
+            yield Draft(folder, place, Path(target))
         finally:
             # The lock is the last to go: a folder without one may be somebody's who is about to take it.
             for left in folder.iterdir():

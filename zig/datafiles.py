@@ -52,10 +52,14 @@ def publish(draft: Draft) -> None:
     """Move a model and its data to their place by a single rename, and remove the old data that nobody needs.
 
     Raises:
-        UsageError: somebody else has just taken the name of a data file.
+        UsageError: somebody else has just taken the name of a data file, or the target is a link into another folder.
     """
     home = draft.target.parent
     data = [file for file in draft.file.parent.iterdir() if file != draft.file]
+    if data and os.path.realpath(draft.named.parent) != str(home):
+        raise UsageError(
+            f"{draft.named} is a link into another folder, where its data would not be found; write to {draft.target}"
+        )
     with locks.waiting(home):
         names = of_model(draft.target) + [file.name for file in data if not (home / file.name).exists()]
         if names:
