@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 STEPS = ("replace", "rename", "link", "unlink", "rmdir", "mkdir", "fsync")
+SAID = "said"  # what it says where it finds no room
 HERE = Path(__file__).resolve().parent
 
 
@@ -24,23 +25,28 @@ def killed_at(number: int, folder: Path, *line: object) -> bool:
     return child.exitcode != 0
 
 
-def process(folder: Path, line: Any, number: int = 0) -> BaseProcess:
-    """`zig` in a folder, started; it kills itself before a step, if there is a number of one."""
+def process(folder: Path, line: Any, number: int = 0, room: int = 0) -> BaseProcess:
+    """`zig` in a folder, started; it kills itself before a step, or finds no room for larger files, in bytes."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["zig.cli", "zig.surgery", "zig.verify"])
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parent)])
-    child = context.Process(target=_run, args=(number, str(folder), [str(part) for part in line]))
+    child = context.Process(target=_run, args=(number, room, str(folder), [str(part) for part in line]))
     child.start()
     return child
 
 
-def _run(number: int, folder: str, line: list[str]) -> None:
+def _run(number: int, room: int, folder: str, line: list[str]) -> None:
+    import resource
+
     from zig.cli import main
 
     os.chdir(folder)
     if number:
         arm(number)
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if room:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = open(SAID if room else os.devnull, "w")  # noqa: SIM115
     main(line)
 
 

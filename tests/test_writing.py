@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 import sys
 import time
@@ -15,10 +17,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from killing import killed_at, process
+from killing import SAID, killed_at, process
 
 import zig
 from zig import atomic, datafiles
+from zig.errors import UsageError
+from zig.picture import draw
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked and killed as on Linux")
 
@@ -190,6 +194,89 @@ def test_what_lives_is_not_swept(tmp_path: Path) -> None:
         one.publish()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert target.read_text() == "one"
+
+
+@pytest.mark.parametrize("room", [400, 3000])  # for no data, for some data
+@pytest.mark.parametrize("command", list(LINES))
+def test_a_full_disk_changes_nothing(command: str, room: int, tmp_path: Path) -> None:
+    furnish(tmp_path, external=True, old=True)
+    before = files(tmp_path)
+    child = process(tmp_path, [part.format("small.onnx") for part in LINES[command]], room=room)
+    child.join(300)
+    found = files(tmp_path)
+    said = found.pop(SAID).decode()
+    assert (child.exitcode, said.count("\n"), found) == (2, 1, before), said
+    assert said == "zig: error: small.onnx can't be written: File too large; nothing was changed\n"
+
+
+@pytest.mark.parametrize("problem", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO])
+@pytest.mark.parametrize("step", ["mkdir", "fsync", "rename", "replace"])
+@pytest.mark.parametrize("external", [True, False])
+def test_a_step_that_fails_changes_nothing(
+    step: str, problem: int, external: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if step == "rename" and not external:
+        pytest.skip("a single file is only replaced")
+    furnish(tmp_path, external, old=True)
+    before = files(tmp_path)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(problem, os.strerror(problem))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, fail)
+        with pytest.raises(UsageError, match=rf"can't be written: {re.escape(os.strerror(problem))}; nothing was"):
+            zig.compress(tmp_path / "full.onnx", tmp_path / "small.onnx", check=False)
+    assert files(tmp_path) == before
+    assert not list(tmp_path.glob(".small.onnx.????????.part"))
+
+
+def test_a_link_is_followed_and_kept(tmp_path: Path) -> None:
+    furnish(tmp_path, external=False, old=True)
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    for name, place in (("here.onnx", "small.onnx"), ("there.onnx", "inner/new.onnx"), ("twice.onnx", "there.onnx")):
+        link = tmp_path / name
+        link.symlink_to(place)
+        zig.compress(tmp_path / "full.onnx", link, check=False)
+        assert link.is_symlink()
+        assert zig.verify(tmp_path / "full.onnx", link).equal
+    assert [path.name for path in inner.iterdir()] == ["new.onnx"]
+    external = tmp_path / "external"
+    furnish(external, external=True, old=True)
+    for name in ("here.onnx", "there.onnx"):
+        (external / name).symlink_to(tmp_path / name if name == "there.onnx" else "small.onnx")
+    assert zig.compress(external / "full.onnx", external / "here.onnx").removed
+    assert zig.verify(external / "full.onnx", external / "here.onnx").equal
+    before = files(tmp_path)
+    with pytest.raises(
+        UsageError, match=r"there\.onnx is a link into another folder, where its data would not be found"
+    ):
+        zig.compress(external / "full.onnx", external / "there.onnx", check=False)
+    assert files(tmp_path) == before
+
+
+def test_what_is_no_file_is_no_target(tmp_path: Path) -> None:
+    furnish(tmp_path, external=True, old=True)
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "round").symlink_to("about")
+    (tmp_path / "about").symlink_to("round")
+    before = files(tmp_path)
+    for name, words in {
+        "folder": "is not a file but a folder", "pipe": "is not a file but a pipe or a device", "/dev/null": "a device",
+        "/dev/stdout": "an open stream", "/dev/fd/1": "an open stream", "/proc/self/fd/1": "an open stream",
+        "round": "is a link that leads to no file", "nowhere/small.onnx": "there is no folder", ".": "a folder",
+    }.items():  # fmt: skip
+        for write in (
+            lambda target: zig.compress(tmp_path / "full.onnx", target, check=False),
+            lambda target: zig.zero(zig.prune(zig.analyze(tmp_path / "full.onnx"), 0.5), target),
+            lambda target: draw(zig.analyze(tmp_path / "full.onnx"), target, "dot"),
+            lambda target: atomic.write_json(target, {}),
+        ):
+            with pytest.raises(UsageError, match=words):
+                write(tmp_path / name)
+    assert files(tmp_path) == before
 
 
 @pytest.mark.slow
