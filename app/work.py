@@ -13,7 +13,7 @@ import numpy as np
 import zig
 from zig.app.jobs import ORDER
 from zig.errors import ZigError
-from zig.process import Terminated, ending
+from zig.process import ending
 
 Result = dict[str, Any]
 
@@ -91,11 +91,8 @@ TASKS: dict[str, Callable[..., Result]] = {"prune": prune, "verify": verify, "se
 
 def main(folder: Path) -> int:
     """Do what the folder's order says; the exit code. Whoever cancels it leaves nothing half-written."""
-    try:
-        with ending():
-            return _do(folder)
-    except Terminated as ended:
-        return ended.exit_code
+    with ending():
+        return _do(folder)
 
 
 def _do(folder: Path) -> int:

@@ -151,8 +151,10 @@ def _run(arguments: list[str], debug: bool) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except ImportError as error:  # what an interrupt becomes while a compiled module loads
+        if isinstance(error.__cause__, Terminated):
+            return error.__cause__.exit_code
         if isinstance(error.__cause__, KeyboardInterrupt):
-            return getattr(error.__cause__, "exit_code", INTERRUPTED)
+            return INTERRUPTED
         raise
     except (ZigError, OSError, MemoryError, misuse) as error:
         if debug:

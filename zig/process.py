@@ -18,17 +18,13 @@ UNREAD = 128 + 13  # what a shell says of a program whose reader is gone: SIGPIP
 ASKING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP
 
 
-class Terminated(KeyboardInterrupt):
-    """The process was asked to end; it cleans up as after Ctrl-C.
-
-    Attributes:
-        exit_code: 143 for SIGTERM, 129 for SIGHUP.
-    """
+class Terminated(SystemExit):
+    """The process was asked to end; it cleans up as after Ctrl-C, and leaves with 143 for SIGTERM, 129 for SIGHUP."""
 
     def __init__(self, number: int):
         """By the number of the signal."""
-        super().__init__()
         self.exit_code = 128 + number
+        super().__init__(self.exit_code)
 
 
 def begin() -> None:

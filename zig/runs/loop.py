@@ -83,7 +83,7 @@ class Trainer:
         self._model = processes.wrapped(model, training.compile)
         self._losses = (0.0, 0)  # their sum and number since the last line of the log
         self._asked, self._stopping = False, False  # to stop: this process, and all of them
-        self._end = KeyboardInterrupt()  # by what
+        self._end: BaseException = KeyboardInterrupt()  # by what
         checkpoint.seed_all(run.seed + processes.rank)
 
     # --- training ------------------------------------------------------------------------------------------------
@@ -93,7 +93,8 @@ class Trainer:
 
         Raises:
             RunError: The loss is no number.
-            KeyboardInterrupt: The process was told to stop; a checkpoint is written first.
+            KeyboardInterrupt: The process was told to stop; a checkpoint is written first. SystemExit, if by a signal
+                other than that of Ctrl-C.
         """
         steps, training = range(self.step, self.total if until is None else until), self.run.training
         chosen = data.keys(

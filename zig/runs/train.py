@@ -39,7 +39,7 @@ def train(config: Path_, *, smoke: bool = False, resume: bool = False) -> dict[s
         PlanError: The target can't be reached.
         RunError: The loss is no number.
         VerifyError: The compressed model would not give the same outputs.
-        KeyboardInterrupt: The process was told to stop; a checkpoint is written first.
+        KeyboardInterrupt, SystemExit: The process was told to stop; a checkpoint is written first.
     """
     run = load(config, Run, smoke=smoke)
     with join(run.training) as processes, _alone(run, smoke, processes.rank):
