@@ -1,8 +1,10 @@
 """The `zig` command: every command is a thin call into the library.
 
 Results go to stdout (only JSON with `--json`), everything else to stderr. Exit code 0 is success, 1 a job that failed
-(outputs differ, nothing to remove with `--strict`), 2 wrong use or unreadable input, 130 an interrupt. An error is one
-sentence; `--debug` adds the traceback. Imports stand inside the functions, so that a command loads only what it needs.
+(outputs differ, nothing to remove with `--strict`), 2 wrong use or unreadable input; 130 Ctrl-C, 143 SIGTERM and 129
+SIGHUP, which leave nothing half-written. A stdout that is closed or full fails only what has no other result, such as
+`analyze`; if its reader has had enough, that ends with 141 and without a word. An error is one sentence; `--debug` adds
+the traceback. Imports stand inside the functions, so that a command loads only what it needs.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ import contextlib
 import gc
 import json
 import logging
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -21,8 +22,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from zig.atomic import checked
 from zig.errors import UsageError, VerifyError, ZigError
 from zig.packages import importing
+from zig.process import INTERRUPTED, UNREAD, Terminated, ending, kept, streams
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,7 +36,6 @@ if TYPE_CHECKING:
     from zig.verify import Comparison
 
 SHOWN = 40  # lines of a table for people; --json has them all
-INTERRUPTED = 130
 
 
 class Forks(str, Enum):
@@ -121,7 +123,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # what is wrong with a model is for zig to say, once
     # Taken out here so that it may stand anywhere on the line.
     debug = "--debug" in given
-    sys.exit(_run([argument for argument in given if argument != "--debug"] or ["--help"], debug))
+    sys.exit(_ended([argument for argument in given if argument != "--debug"] or ["--help"], debug))
+
+
+def _ended(arguments: list[str], debug: bool) -> int:
+    """Exit code of a command line, by what became of the job and of what it printed."""
+    with streams() as out:
+        with ending():
+            code = _run(arguments, debug)
+        out.flush()
+        if out.failure is None:
+            return code
+        if isinstance(out.failure, BrokenPipeError):  # nobody wants to read more
+            return code if out.kept or code else UNREAD
+        level = "warning" if out.kept else "error"
+        print(f"zig: {level}: stdout can't be written: {out.failure.strerror or out.failure}", file=sys.stderr)
+        return code if out.kept or code else UsageError.exit_code
 
 
 def _run(arguments: list[str], debug: bool) -> int:
@@ -131,9 +148,13 @@ def _run(arguments: list[str], debug: bool) -> int:
     try:
         with importing(f"zig {arguments[0]}"):
             return int(app(arguments, prog_name="zig", standalone_mode=False) or 0)
+    except Terminated as ended:
+        return ended.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except ImportError as error:  # what an interrupt becomes while a compiled module loads
+        if isinstance(error.__cause__, Terminated):
+            return error.__cause__.exit_code
         if isinstance(error.__cause__, KeyboardInterrupt):
             return INTERRUPTED
         raise
@@ -208,7 +229,7 @@ def analyze(
         raise UsageError("--why and --diff are two questions; ask one at a time")
     pictures = [(form, target) for form, target in (("svg", svg), ("pdf", pdf), ("dot", dot)) if target]
     for _, target in pictures:
-        _check_target(target)
+        checked(target)
     partition = zig.analyze(model, forks=forks.value, keep=tuple(keep or ()), rewrite=rewrite)
     if why is not None:
         reasons = zig.why(partition, why)
@@ -221,6 +242,7 @@ def analyze(
         return
     for form, target in pictures:
         _draw(partition, target, form)
+        kept()
     summary = partition.summary()
     if as_json:
         _print_json(summary)
@@ -260,7 +282,7 @@ def prune(
 
     if not 0 < ratio < 1:
         raise UsageError(f"--ratio is {ratio:g}; give a share between 0 and 1, such as 0.5")
-    _check_target(output)
+    checked(output)
     partition = zig.analyze(model, forks=forks.value, keep=tuple(keep or ()), rewrite=rewrite)
     measure = of.value if of else default_measure(scope.value)
     plan = zig.prune(
@@ -272,8 +294,8 @@ def prune(
         seed=seed,
         round_to=round_to,
     )
-    with _writing(output):
-        zig.zero(plan, output)
+    zig.zero(plan, output)
+    kept()
     reached = plan.reached[measure]
     if reached < ratio and plan.remove.sum() == len(partition) - len(partition.node_groups):
         _warn([f"only {reached:.1%} of {measure} can go, not {ratio:.1%}: the rest is fixed, `zig analyze` says why"])
@@ -314,23 +336,23 @@ def compress(
     with _loading():
         import zig.surgery
 
-    _check_target(output)
-    with _writing(output):
-        report = zig.compress(
-            model,
-            output,
-            tolerance=tolerance,
-            check=verify,
-            strict=strict,
-            rewrite=rewrite,
-            samples=samples,
-            seed=seed,
-            rtol=rtol,
-            atol=atol,
-            data=data,
-            provider=provider,
-            alone=True,
-        )
+    checked(output)
+    report = zig.compress(
+        model,
+        output,
+        tolerance=tolerance,
+        check=verify,
+        strict=strict,
+        rewrite=rewrite,
+        samples=samples,
+        seed=seed,
+        rtol=rtol,
+        atol=atol,
+        data=data,
+        provider=provider,
+        alone=True,
+    )
+    kept()
     _warn(report.comparison.warnings if report.comparison else [])
     _warn([f"not verified: {report.unverified}"] if report.unverified else [])
     if not report.removed:
@@ -362,6 +384,7 @@ def verify(
     comparison = compare(
         a, b, samples=samples, seed=seed, rtol=rtol, atol=atol, data=data, provider=provider, alone=True
     )
+    kept()  # the exit code says whether they agree
     _warn(comparison.warnings)
     if as_json:
         _print_json(comparison.to_dict())
@@ -398,6 +421,7 @@ def demo(
     with _training("demo"):
         from zig.app.scene.sketch import sketch
         from zig.training.demo import run
+    kept()
     run(out, quick=quick, sketch=sketch)
 
 
@@ -473,6 +497,7 @@ def view(
     """
     from zig.app.launch import launch
 
+    kept()
     return int(launch(model or Path(), port, headless))
 
 
@@ -487,36 +512,16 @@ def _loading() -> Iterator[None]:
         gc.enable()
 
 
-def _check_target(target: Path) -> None:
-    """Refuse a place that can't be written before any work is done."""
-    if target.exists() and not target.is_file():
-        raise UsageError(f"{target} is not a file; give the name of a file to write")
-    if not target.parent.is_dir():
-        raise UsageError(f"{target} can't be written: there is no folder {target.parent}; create it first")
-    if not os.access(target.parent, os.W_OK):
-        raise UsageError(f"{target} can't be written: folder {target.parent} is read-only; choose another one")
-
-
 def _training(command: str) -> contextlib.AbstractContextManager[None]:
     """Say what to install for a command that trains."""
     return importing(f"zig {command}", "'onnx-zig[train]'")
-
-
-@contextlib.contextmanager
-def _writing(target: Path) -> Iterator[None]:
-    """Name the file that could not be written."""
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(f"{target} can't be written: {error.strerror or error}; nothing was changed") from error
 
 
 def _draw(partition: Partition, target: Path, form: str) -> None:
     from zig.app.scene.sketch import sketch
     from zig.picture import draw
 
-    with _writing(target):
-        message = draw(partition, target, form, sketch)
+    message = draw(partition, target, form, sketch)
     if message:
         print(f"zig: {message}", file=sys.stderr)
 
@@ -616,6 +621,7 @@ def _show_run(report: dict[str, Any], as_json: bool) -> None:
     """What a run has reached; a process that is not the first has no report."""
     from zig.runs.result import table
 
+    kept()
     if report and as_json:
         _print_json(report)
     elif report:

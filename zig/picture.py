@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from graphviz import Digraph, escape
 
+from zig.atomic import write
 from zig.errors import UsageError
 
 if TYPE_CHECKING:
@@ -84,16 +85,16 @@ def draw(
     if form not in FORMATS:
         raise UsageError(f"{path}: zig draws {', '.join(FORMATS)}, not '{form}'; choose one of these as the suffix")
     if form == "dot":
-        _write(path, _readable(partition).encode())
+        write(path, _readable(partition).encode())
         return None
     if program := shutil.which("dot"):
-        _write(path, _render(partition, program, form, path))
+        write(path, _render(partition, program, form, path))
         return None
     if form == "svg" and sketch is not None:
-        _write(path, sketch(partition).encode())
+        write(path, sketch(partition))
         return f"{path} is drawn without graphviz, which lays larger graphs out more evenly where it is installed"
     fallback = path.with_suffix(".dot")
-    _write(fallback, _readable(partition).encode())
+    write(fallback, _readable(partition))
     return f"no {path} without graphviz: wrote {fallback}; install graphviz, then: dot -T{form} {fallback} -o {path}"
 
 
@@ -290,13 +291,3 @@ def _colour(group: int) -> str:
 def _label(*lines: str) -> str:
     """Lines of text as graphviz takes them: nothing in them is markup, and each new line is a line."""
     return str(escape("\n".join(lines))).replace("\n", "\\n")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write beside the target, then rename: nothing is ever left half-written."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -19,9 +19,10 @@ from zig.bridge import to_graph
 from zig.budget import Budget
 from zig.cut import Surgeon
 from zig.damage import blaming, complaint
+from zig.datafiles import publish
 from zig.dims import Size
 from zig.errors import ModelError, PlanError, UnchangedError, VerifyError
-from zig.files import file_bytes, has_external, publish, same_shape, save, workspace, write
+from zig.files import drafted, file_bytes, has_external, same_shape, save, write
 from zig.flow import Flow
 from zig.graph import Graph, load
 from zig.partition import Mask, Partition, analyze
@@ -64,7 +65,7 @@ def compress(
 
     Args:
         source: a path, an `onnx.ModelProto`, an `onnx_ir.Model` or a `Graph`.
-        target: where the compressed model goes; external data stay external (`<target>.data`).
+        target: where the compressed model goes; external data stay external (`<target>.<digest>.data`).
         plan: groups to zero first; the comparison is then with the zeroed model.
         tolerance: weights up to this magnitude count as zero.
         strict: whether it is an error that nothing can be removed.
@@ -74,7 +75,8 @@ def compress(
         verify_options: `samples`, `seed`, `rtol`, `atol`, `data`, `provider`, `alone` of `zig.verify`.
 
     Raises:
-        ModelError: the model can't be read, or the target can't be written.
+        ModelError: the model can't be read.
+        UsageError: the target can't be written.
         PlanError: the plan is of another model.
         UnchangedError: with `strict`.
         VerifyError: the outputs differ; nothing is written.
@@ -112,18 +114,19 @@ def _write(
     cut: ir.Model, graph: Graph, target: Path, plan: Plan | None, tolerance: float, options: dict[str, Any] | None
 ) -> tuple[Comparison | None, tuple[int, int]]:
     """Write the smaller model once it has been compared with the full one; the sizes of both files come back too."""
-    with workspace(target) as folder:
-        small = save(cut, folder / target.name, external=has_external(graph))
+    with drafted(target) as draft:
+        small = save(cut, draft.file, has_external(graph), draft.target.parent)
         comparison = None
         if options is not None:
             full = graph.path
             if full is None or plan:
-                (folder / "full").mkdir()
+                folder = draft.folder / "full"
+                folder.mkdir()
                 wanted = Zeroed(graph, plan, tolerance if plan else 0.0)
-                full = save(same_shape(graph, wanted), folder / "full" / target.name, has_external(graph))
+                full = save(same_shape(graph, wanted), folder / target.name, has_external(graph))
             comparison = _compare(full, small, graph, options)
-        sizes = file_bytes(graph), sum(f.stat().st_size for f in folder.iterdir() if f.is_file())
-        publish(folder, target)
+        sizes = file_bytes(graph), sum(f.stat().st_size for f in draft.file.parent.iterdir())
+        publish(draft)
     return comparison, sizes
 
 

@@ -151,7 +151,7 @@ def _step(line: list[str], target: str) -> list[str]:
     before = set(os.listdir())
     done = run(*line)
     wrong = misbehaviour(done)
-    left = set(os.listdir()) - before - {target, f"{target}.data"}
+    left = {name for name in set(os.listdir()) - before - {target} if not target or not name.startswith(f"{target}.")}
     if left:
         wrong = wrong or f"left behind: {sorted(left)}"
     if target and Path(target).exists() != (done.code == 0):
