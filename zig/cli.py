@@ -391,6 +391,8 @@ def verify(
     else:
         _show_comparison(comparison)
     if not comparison.equal:
+        if comparison.nothing:
+            raise VerifyError(f"{a} and {b}: {comparison.nothing}; give real inputs by --data FILE.npz")
         raise VerifyError(f"{a} and {b} differ: {comparison.differences[0]}")
 
 
@@ -638,7 +640,7 @@ def _show_comparison(comparison: Comparison) -> None:
             f"{output.max_abs:.2e}",
             f"{output.max_rel:.2e}",
             f"{output.sensitivity:.2g}",
-            "equal" if output.equal else "DIFFERENT",
+            "equal" if output.equal else "DIFFERENT" if output.compared else "nothing compared",
         ]
         for output in [*comparison.outputs, *inside]
     ]

@@ -41,24 +41,40 @@ from zig.units import (
 UNFIT = (LookupError, TypeError, ValueError, ArithmeticError)
 Column = list[tuple[int, Part]]  # parts of one size that are tied, with the operand that each came from
 Columns = list[Column]
+WeightAxis = tuple[str, int]
 
 if TYPE_CHECKING:
     from zig.graph import Graph, Node
     from zig.operators import Operator
 
 
+def flown(graph: Graph, operators: Mapping[str, Operator], held: frozenset[WeightAxis] = frozenset()) -> Flow:
+    """The flow of an analysis in which no weight is zeroed that something is divided by, nor what is to be held."""
+    flow = Flow(graph, operators, held=held).run()
+    while more := flow.normalised():
+        flow = Flow(graph, operators, held=flow.held | more).run()
+    return flow
+
+
 class Flow(Parts):
     """Units on their way through a graph; after `run`, the ties, forks, fixes and leaks that it found."""
 
-    def __init__(self, graph: Graph, operators: Mapping[str, Operator], resting: Resting | None = None):
+    def __init__(
+        self, graph: Graph, operators: Mapping[str, Operator], resting: Resting | None = None,
+        held: frozenset[WeightAxis] = frozenset(),
+    ):  # fmt: skip
         """Prepare a run.
 
         Args:
             graph: the model.
             operators: the dictionary.
             resting: the actual values; None for the analysis, where the slices of a zero group are zero.
+            held: axes of weights whose slices keep their values when their group is zero, and may only be cut along.
         """
         super().__init__(resting)
+        self.held = held
+        self.divided: list[Units] = []  # something is divided by these slices, and they would be zero
+        self.divisors: list[Units] = []  # initializers that something is divided by as they are
         self.graph, self.operators = graph, operators
         self.leaks: list[tuple[Units, int]] = []  # fixed only by the value they rest at
         self.heads: list[Units] = []  # batch axes of products of two activations
@@ -106,12 +122,33 @@ class Flow(Parts):
     def _initializer(self, name: str) -> Tensor:
         dims, weight, number = self.graph.facts(name)
         weight, still = weight or name in self.zeros, 0.0 if weight else self.zeros.get(name, np.nan)
-        axes = tuple(
-            () if n == 1 else (self.fresh(n, self.resting(name, axis) if self.resting else still),)
-            for axis, n in enumerate(dims)
-        )
-        self.weights[name] = Tensor(axes, const=True, weight=weight, number=number)
+        axes = []
+        for axis, n in enumerate(dims):
+            usual = np.nan if (name, axis) in self.held else still
+            axes.append(() if n == 1 else (self.fresh(n, self.resting(name, axis) if self.resting else usual),))
+        self.weights[name] = Tensor(tuple(axes), const=True, weight=weight, number=number)
         return self.weights[name]
+
+    def normalised(self) -> frozenset[WeightAxis]:
+        """Axes of weights whose slices must not be zero, since something is divided by them, or by what they make.
+
+        The direction of a weight normalisation, g v / |v|, is one: with v at zero, this is zero by zero. They are to be
+        held in another run, in which the group is free all the same where something else (here g) makes it zero.
+        """
+        member, divided = np.zeros(self.count, bool), np.zeros(self.count, bool)
+        for mask, arrays in ((member, self.members), (divided, self.divisors)):
+            for units in arrays:
+                mask[units] = True
+        divided &= member
+        for units in self.divided:
+            divided[units] = True
+        found = [
+            (name, axis)
+            for name, tensor in self.weights.items()
+            for axis, parts in enumerate(tensor.axes)
+            if any(part.live and divided[part.units].any() for part in parts)
+        ]
+        return frozenset(found) - self.held
 
     def _visit(self, node: Node) -> None:
         values = self.graph.values
@@ -246,7 +283,10 @@ class Flow(Parts):
     def _pass(self, call: Call, operator: Operator) -> list[Tensor | None]:
         """An elementwise function of one tensor: its axes by reference, each slice at rest at the function's value."""
         x = call.tensor(0)  # whether its slices are members is for those to say who read the result
-        axes = tuple(tuple(self._rested(p, call, operator, [p.rest]) if p.live else p for p in axis) for axis in x.axes)
+        axes = tuple(
+            tuple(self._rested(p, call, operator, [p.rest], is_const(x)) if p.live else p for p in axis)
+            for axis in x.axes
+        )
         masks = [tuple(tuple(self._unknown(p) for p in axis) for axis in axes) for _ in call.node.outputs[1:]]
         return [Tensor(each, x.const, x.weight) for each in (axes, *masks)]
 
@@ -262,8 +302,13 @@ class Flow(Parts):
     def _unknown(self, part: Part) -> Part:
         return Part(part.size, part.units, self.level(np.nan, len(part.units))) if part.live else part
 
-    def _rested(self, part: Part, call: Call, operator: Operator, rests: Sequence[Rest | float | None]) -> Part:
-        """The part, at rest at what the operator makes of the rests of its operands."""
+    def _rested(
+        self, part: Part, call: Call, operator: Operator, rests: Sequence[Rest | float | None], alone: bool = False
+    ) -> Part:
+        """The part, at rest at what the operator makes of the rests of its operands.
+
+        It comes `alone` out of a weight if nothing else along it has a part in the result.
+        """
         if operator.rest is None:
             return self._unknown(part)
         if operator.plain:
@@ -283,6 +328,8 @@ class Flow(Parts):
             if undefined.any():  # no later zero can make up for it: 0 * inf is not 0
                 why = self.reason(f"would be infinite or undefined after {call.node}", call.node.name)
                 self.leaks.append((part.units[undefined], why))
+                if alone:
+                    self.divided.append(part.units[undefined])
             rest = np.where(finite, rest, np.nan)
         return Part(part.size, part.units, self._leveled(rest))
 
@@ -422,14 +469,23 @@ class Flow(Parts):
             return part
         given: list[Rest | float | None] = [None if t is None else t.number for t in data]
         for i, use in reversed(parts):
-            given[i] = use.rest if use.live and not self._is_carried(rule, parts, i, use, data) else np.nan
-        return self._rested(part, call, operator, given)
+            given[i] = use.rest if use.live and not self._is_carried(call, rule, parts, i, use) else np.nan
+        alone = all(is_const(t) for t in data if t) and len({id(p.units) for _, p in parts if p.live}) == 1
+        return self._rested(part, call, operator, given, alone)
 
-    def _is_carried(self, rule: Rule, parts: Column, i: int, use: Part, data: list[Tensor | None]) -> bool:
+    def _is_carried(self, call: Call, rule: Rule, parts: Column, i: int, use: Part) -> bool:
         """Whether a slice is only cut along, so that nothing is known of it; but x / |x| is zero by zero."""
-        if self.resting or not rule.operands[i].carried or not is_const(data[i]):
+        if self.resting or not rule.operands[i].carried or not is_const(call.inputs[i]):
             return False
-        return all(use.units is not other.units for j, other in parts if j != i)
+        if any(use.units is other.units for j, other in parts if j != i):
+            return False
+        if call.node.inputs[i] in self.graph.initializers:
+            self.divisors.append(use.units)
+            return True
+        zero = use.rest == 0
+        if zero.any():
+            self.divided.append(use.units[zero])
+        return not zero.any()
 
 
 def _rank(operand: Operand, spelling: Spelling, known: tuple[Size, ...] | None) -> int:

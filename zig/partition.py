@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,9 +15,10 @@ import numpy as np
 
 from zig.damage import blaming
 from zig.errors import UsageError
-from zig.flow import Flow
+from zig.flow import Flow, WeightAxis, flown
 from zig.graph import Graph, load
 from zig.operators import OPERATORS, Operator
+from zig.sides import even_out
 from zig.units import NOTHING, Fork, Part, Units
 
 NOBODY = -1  # what no other fork sees
@@ -223,7 +224,7 @@ class Partition:
 
 def analyze(
     source: Any, *, forks: str = "heads", operators: Mapping[str, Operator] | None = None, keep: tuple[str, ...] = (),
-    rewrite: bool = False,
+    rewrite: bool = False, held: Iterable[str] = (), even_splits: bool = False,
 ) -> Partition:  # fmt: skip
     """Find every zero-invariant group of a model.
 
@@ -234,6 +235,10 @@ def analyze(
         keep: patterns of initializer names that must stay as they are (`fnmatch` wildcards).
         rewrite: whether surgery may write nodes anew to free what they look at: a LayerNormalization over a stream that
             is pruned becomes about ten small nodes with its original divisor.
+        held: names of initializers that keep their values, as what no training changes: they may be cut along, but no
+            group needs them to be zero.
+        even_splits: whether all sides of an axis that is split into equal ones lose the same indices, so that code that
+            halves whatever width it finds still fits.
 
     Raises:
         ModelError: the model can't be read.
@@ -247,10 +252,16 @@ def analyze(
     if rewrite:
         rows |= {name: row.rewrite for name, row in rows.items() if row.rewrite}
     with blaming(graph.name, graph.proto), _nothing_collected():
-        flow = Flow(graph, rows).run()
+        flow = flown(graph, rows, _all_axes(graph, held))
+        if even_splits:
+            even_out(flow)
         _keep(flow, keep)
         labels = settle(flow, forks)
         return Partition(graph, flow, labels, members(flow, labels), forks, time.perf_counter() - start)
+
+
+def _all_axes(graph: Graph, names: Iterable[str]) -> frozenset[WeightAxis]:
+    return frozenset((name, axis) for name in names for axis in range(len(graph.facts(name)[0])))
 
 
 @contextmanager
@@ -513,6 +524,9 @@ def members(flow: Flow, labels: Labels) -> Mask:
         else:
             by_rows = (labels.component[fork.flat] == labels.component[fork.rows][:, None]).all()
             member[fork.flat] |= member[fork.rows][:, None] if by_rows else member[fork.columns][None, :]
+    for name, axis in flow.held:
+        for part in flow.weights[name].axes[axis] if name in flow.weights else ():
+            member[part.units] = False
     return member
 
 

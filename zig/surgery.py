@@ -193,6 +193,8 @@ def _compare(full: Path, small: Path, graph: Graph, options: dict[str, Any]) -> 
         said = complaint(graph.proto)
         if said and not said.startswith("No Op registered"):  # which onnxruntime's optimizer makes
             raise ModelError(f"{graph.name}: is no valid ONNX ({said}), and what it computes changes; export it again")
+        if comparison.nothing:
+            raise VerifyError(f"{graph.name}: {comparison.nothing}; nothing was written, give real inputs by --data")
         raise VerifyError(
             f"{graph.name}: the compressed model would not give the same outputs (largest relative difference "
             f"{comparison.max_rel:.2g}); nothing was written. Please report the model"

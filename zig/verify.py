@@ -48,6 +48,7 @@ __all__ = [
 
 Source: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto"
 
+ATOL = 1e-5
 RTOL, ROUGH_RTOL = 1e-4, 5e-3  # of float32 and wider; of float16, bfloat16 and what is rounded to integers on the way
 STEPS = 3  # that a model with a state runs
 PATIENCE = 30.0  # seconds that one run may take, and one more for each 2 MB of weights
@@ -61,7 +62,7 @@ def verify(  # noqa: PLR0913 - each one is an option of the command
     samples: int = 3,
     seed: int = 0,
     rtol: float | None = None,
-    atol: float = 1e-5,
+    atol: float = ATOL,
     data: Data | None = None,
     provider: str = "cpu",
     folder: str | os.PathLike[str] | None = None,

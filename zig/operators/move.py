@@ -15,6 +15,7 @@ from zig.units import Axis, Part, Tensor, size
 
 if TYPE_CHECKING:
     from zig.cut import Cut
+    from zig.operators.operator import Side
     from zig.units import Call
 
 
@@ -170,6 +171,17 @@ def _slice(call: Call) -> list[Tensor | None]:
     return [_like(x, axes)]
 
 
+def _slice_sides(call: Call) -> list[Side]:
+    """The ranges that are known."""
+    found = []
+    for axis, first, last, step in _slice_operands(call) or ():
+        whole = size(call.tensor(0).axes[axis])
+        if isinstance(whole, int) and step == 1 and not isinstance(first, Dim) and not isinstance(last, Dim):
+            start, end, _ = _bounds(first, last, 1).indices(whole)
+            found.append((0, axis, start, end))
+    return found
+
+
 def _unknown_slice(call: Call, x: Tensor, sizes: tuple[Size, ...] | None) -> Tensor:
     """Bounds computed at run time: the axes that they are for must stay as they are, the others pass."""
     which = call.constant(3) if call.has(3) else call.attribute("axes")
@@ -240,6 +252,12 @@ def _split(call: Call) -> list[Tensor | None]:
     """Pieces of an axis, each with its units."""
     axis = call.attribute("axis", 0) % len(call.tensor(0).axes)
     return list(pieces(call, call.tensor(0), axis, _split_sizes(call, axis)))
+
+
+def _split_sides(call: Call) -> list[Side]:
+    axis = call.attribute("axis", 0) % len(call.tensor(0).axes)
+    sizes = _split_sizes(call, axis)
+    return [(k, axis, sum(sizes[:k]), sum(sizes[: k + 1])) for k in range(len(sizes))]
 
 
 def _split_sizes(call: Call, axis: int) -> list[int]:
@@ -514,8 +532,8 @@ OPERATORS: dict[str, Operator] = {
     "Expand": Operator(move=_expand, data=1, repair=repair_sizes(1), repairs=(1,)),
     "ConstantOfShape": Operator(move=_fill, repair=repair_sizes(0), repairs=(0,)),
     "Tile": Operator(move=_tile, data=1),
-    "Slice": Operator(move=_slice, data=1, repair=_repair_slice, repairs=(1, 2, 3, 4)),
-    "Split": Operator(move=_split, data=1, repair=repair_split, repairs=(1,)),
+    "Slice": Operator(move=_slice, data=1, repair=_repair_slice, sides=_slice_sides, repairs=(1, 2, 3, 4)),
+    "Split": Operator(move=_split, data=1, repair=repair_split, sides=_split_sides, repairs=(1,)),
     "Concat": Operator(move=_concat),
     "Gather": Operator(move=_gather, data=2, repair=_repair_gather, repairs=(1,)),
     "GatherND": Operator(_gather_nd, rest=zero_only, why="looks entries up along this axis"),

@@ -150,9 +150,8 @@ def train(oto: OTO, digits: Digits, epochs: int, log: Path, say: Console) -> Non
     steps = len(digits.labels) // BATCH
     total = steps * epochs
     optimizer = oto.dhspg(
-        "adamw", lr=LEARNING_RATE, target_group_sparsity=SPARSITY,
-        start_pruning_steps=total // 4, pruning_steps=total // 2, round_to=MULTIPLE,
-    )  # fmt: skip
+        "adamw", lr=LEARNING_RATE, target_group_sparsity=SPARSITY, epochs=epochs, batches=steps, round_to=MULTIPLE
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=total)
     history = oto.log(log)
     oto.model.train()
