@@ -1207,6 +1207,45 @@ def _older() -> Iterator[Case]:
     )
 
 
+STEPS = "h = MatMul (x, w)\np = {0}\nk = MatMul (p, u)\ny = {1}\nz = MatMul (y, v)"
+
+
+def _steps(operator: str, body: str, groups: str, label: str, before: str = "", **given: Any) -> Case:
+    """Two layers, each followed by the same operator, `@` being what goes in."""
+    text = before + STEPS.format(body.replace("@", "h"), body.replace("@", "k"))
+    return case(operator, text, groups, label, **{"x": "4 3", "w": "3 c", "u": "c c", "v": "c 2", **given})
+
+
+def _constants() -> Iterator[Case]:
+    """Constants that two layers share: each has as much of them as it needs."""
+    both = "c: q.{0} w.1 | u.0; c: q_1.{0} u.1 | v.0"
+    yield _steps("Add", "Add (@, q)", both.format(0), "shared zeros", q="zeros: c")
+    yield _steps("Add", "Add (q, @)", both.format(1), "shared zeros in rows", q="zeros: 4 c")
+    yield _steps("Add", "Add (@, q)", "c: q.0 u.1 w.1 | u.0 v.0", "shared weight", q="c")
+    yield _steps("Max", "Max (@, q)", both.format(0), "shared zeros", q="zeros: c")
+    yield _steps("ScatterND", 'ScatterND <reduction = "add"> (q, places, @)', both.format(1), "shared zeros", q="zeros: 4 c",
+                 places=np.array([[0], [3], [3], [1]]))  # fmt: skip
+    yield _steps("ScatterElements", 'ScatterElements <axis = 0, reduction = "add"> (q, places, @)',
+                 "3: q.1 w.1 | places.1 u.0; 3: q_1.1 u.1 | places_1.1 v.0", "shared zeros", q="zeros: 4 3", c=(3,),
+                 places=np.repeat([[0], [3], [3], [1]], 3, axis=1))  # fmt: skip
+    yield case("Concat", "h = MatMul (x, w)\nk = MatMul (h, u)\np = Concat <axis = 1> (q, h, q)\ny = Add (k, p)\nz = MatMul (y, v)",
+               "c: u.1 w.1 | u.0 v.0; o: q.1 u.1 | v.0; o: q_1.1 u.1 | v.0", "zeros on both sides", x="4 3", w="3 c", u="c c+2*o", v="c+2*o 2",
+               q="zeros: 4 o")  # fmt: skip
+    alone = "c: w.1 | u.0; c: u.1 | v.0"
+    sizes = "rows = Shape <start = 0, end = 1> (x)\nall = Concat <axis = 0> (rows, width)\n"
+    yield _steps(
+        "ConstantOfShape", "Add (@, q)", alone, "for two", f"{sizes}q = ConstantOfShape (all)\n", x="N 3", width=["c"]
+    )
+    yield _steps("ConstantOfShape", "Mul (@, r)", alone, "for two, computed with",
+                 f"{sizes}q = ConstantOfShape <value = float[1] {{0.5}}> (all)\nr = Exp (q)\n", x="N 3", width=["c"])  # fmt: skip
+    yield _steps("Expand", "Sub (@, q)", alone, "for two", "q = Expand (one, sizes)\n", one=0.0, sizes=[4, "c"])
+    yield _steps(
+        "Unsqueeze", "Add (@, r)", alone, "of zeros, for two", "r = Unsqueeze (q, places)\n", q="zeros: c", places=[0]
+    )
+    yield _steps("Slice", "Add (@, r)", alone, "of zeros, for two, attributes", "r = Slice <starts = [0], ends = [4]> (q)\n",
+                 q="zeros: 4 c", opset=9)  # fmt: skip
+
+
 def _ancient() -> Iterator[Case]:
     """What neither onnxruntime nor onnx's reference runs any more: only the groups are looked at."""
     by_axis = {**IMAGE, "b": "1", "x": "2 3 s s", "k": "c", "opset": 6, "c": (4, 3)}
@@ -1226,6 +1265,6 @@ def _ancient() -> Iterator[Case]:
 
 CASES = [
     *_elementwise(), *_binary(), *_linear(), *_normal(), *_reductions(), *_recurrent(), *_moves(), *_newer(),
-    *_microsoft(), *_quantized(), *_older(),
+    *_microsoft(), *_quantized(), *_older(), *_constants(),
 ]  # fmt: skip
 ANCIENT = [*_ancient()]

@@ -34,7 +34,7 @@ from zig.training.groups import GroupTable, refuse_sharded
 from zig.training.hesso import HESSO
 from zig.training.hesso_cric import HESSOCRIC
 from zig.training.hspg import HSPG
-from zig.training.link import Links, link
+from zig.training.link import Links, link, load_of
 from zig.training.log import TrainingLog
 from zig.training.slim import slim
 
@@ -84,7 +84,8 @@ class OTO:
 
     def _analyze(self) -> None:
         exported = export(self.model, **self._inputs, dynamic_axes=self._axes)
-        self.partition: Partition = analyze(exported, forks=self._forks, keep=self._keep)
+        graph = load_of(exported, self.model)
+        self.partition: Partition = analyze(graph, forks=self._forks, keep=self._keep)
         self.links: Links = link(self.partition.graph, self.model)
 
     def mark_unprunable(self, patterns: str | Iterable[str]) -> None:
@@ -186,7 +187,7 @@ class OTO:
         name = name or type(self.model).__name__
         full, small = folder / f"{name}_full.onnx", folder / f"{name}_compressed.onnx"
         export(self.model, **self._inputs, path=full, dynamic_axes=self._axes)
-        partition = analyze(full, forks=self._forks, keep=self._keep)
+        partition = analyze(load_of(full, self.model), forks=self._forks, keep=self._keep)
         nothing_more = Plan(partition, np.zeros(len(partition), bool))
         report = compress(full, small, nothing_more, **verify_options)
         try:

@@ -25,7 +25,7 @@ from zig.errors import ExportError, LinkError
 from zig.graph import Graph, load
 from zig.partition import Partition, analyze
 from zig.removal import Zeroed, choices, removable
-from zig.training.link import Links, link
+from zig.training.link import Links, link, load_of
 from zig.verify import Session
 
 Path_ = str | os.PathLike[str]
@@ -53,7 +53,7 @@ def slim_state_dict(module: nn.Module, full: Path_, small: Path_, **options: Any
     Raises:
         LinkError: The files are not of this module and of each other, or a weight of `small` has no place in it.
     """
-    graph, compressed = load(full), load(small)
+    graph, compressed = load_of(full, module), load_of(small, module)
     links = link(graph, module)
     keep = _kept(analyze(graph, **options), compressed, links)
     folded = _folded(graph, compressed, links)
