@@ -792,6 +792,25 @@ def _arrangements() -> Iterator[Case]:
         pads=[0, 1, 0, 0, 0, 0, 0, 0],
         v="2 c+1 1 1",
     )
+    yield image("Pad", "p = Sigmoid (h)\ny = Pad (p, pads)", FREE_CHANNELS, "channels, at 0.5", pads=[0, 1, 0, 0, 0, 0, 0, 0],
+                v="2 c+1 1 1")  # fmt: skip
+    yield image("Pad", "y = Pad (h, pads, value)", FREE_CHANNELS, "channels, another value",
+                pads=[0, 1, 0, 0, 0, 2, 0, 0], value=0.7, v="2 c+3 1 1")  # fmt: skip
+    yield image("Pad", "y = Pad (h, pads)", "c-2: b.0 w.0 | v.1; 2: b.0 w.0", "channels, cropped", pads=[0, -1, 0, 0, 0, -1, 0, 0],
+                v="2 c-2 1 1", c=(5, 6))  # fmt: skip
+    yield image("Pad", "y = Pad (h, pads)", "c-1: b.0 w.0 | v.1; 1: b.0 w.0", "channels, cropped and padded",
+                pads=[0, -1, 0, 0, 0, 2, 0, 0], v="2 c+1 1 1", c=(5, 6))  # fmt: skip
+    beside = "h = Conv (x, w, b)\nk = Conv (h, u)\np = {0}\ny = Add (k, p)\nz = Conv (y, v)"
+    both = {**IMAGE, "u": "c+2*o c 1 1", "v": "2 c+2*o 1 1", "pads": [0, "o", 0, 0, 0, "o", 0, 0]}
+    groups = "c: b.0 u.0 w.0 | u.1 v.1; o: u.0 | v.1"
+    yield case("Pad", beside.format("Pad (h, pads)"), groups, "a shortcut into more channels", **both)
+    yield case("Pad", beside.format("Pad <pads = [0, 1, 0, 0, 0, 3, 0, 0]> (h)"), "c: b.0 u.0 w.0 | u.1 v.1; 1: u.0 | v.1; 3: u.0 | v.1",
+               "a shortcut, attributes", **{**both, "u": "c+4 c 1 1", "v": "2 c+4 1 1"}, opset=9)  # fmt: skip
+    strided = "q = Slice (h, from, to, along, by)\n"
+    yield case(
+        "Pad", beside.replace("h, u", "h, u").format("Pad (q, pads)").replace("k = Conv", f"{strided}k = Conv <strides = [2, 2]>"), groups,
+        "a shortcut of fewer pixels", **both, to=[99, 99], along=[2, 3], by=[2, 2], **{"from": [0, 0]},
+    )  # fmt: skip
     blocks = {"w": "4*c 3 1 1", "b": "4*c"}
     for mode in ("DCR", "CRD"):
         yield image("DepthToSpace", f'y = DepthToSpace <blocksize = 2, mode = "{mode}"> (h)', label=mode, **blocks)
