@@ -233,6 +233,33 @@ def test_layer_norms_that_may_be_rewritten(name: str, tmp_path: Path) -> None:
     assert zig.compress(tmp_path / "zeroed.onnx", tmp_path / "same.onnx").removed < report.removed
 
 
+EXTREMES = {
+    "the largest": "h = MatMul(x, w)  m = ReduceMax<axes=[1]>(h)  a = Mul(h, m)  y = MatMul(a, v)",
+    "the smallest, without its axis": "h = MatMul(x, w)  m = ReduceMin<axes=[1], keepdims=0>(h)  k = Unsqueeze<axes=[1]>(m)  "
+    "a = Mul(h, k)  y = MatMul(a, v)",
+    "the largest of squashed numbers": "h = MatMul(x, w)  t = Tanh(h)  m = ReduceMax<axes=[-1]>(t)  a = Add(t, m)  "
+    "b = Mul(a, t)  y = MatMul(b, v)",
+    "the smallest of what is rectified": "h = MatMul(x, w)  t = Relu(h)  m = ReduceMin<axes=[1]>(t)  a = Mul(t, m)  "
+    "y = MatMul(a, v)",
+}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_a_zero_that_may_win_is_written_out(name: str, tmp_path: Path) -> None:
+    model = graphs.build(EXTREMES[name], x="40 2", w="2 3", v="3 2", opset=12)
+    assert not len(zig.analyze(model))
+    partition = zig.analyze(model, rewrite=True)
+    assert len(partition) == 3
+    plan = zig.Plan(partition, np.array([False, True, False]))
+    zig.zero(plan, tmp_path / "zeroed.onnx", model)
+    report = zig.compress(tmp_path / "zeroed.onnx", tmp_path / "small.onnx", rewrite=True, check=False)
+    assert report.removed == 1
+    inputs = graphs.feeds(model)
+    zeroed, small = (graphs.run(tmp_path / f"{each}.onnx", inputs) for each in ("zeroed", "small"))
+    assert graphs.difference(zeroed, small) < 1e-6
+    assert any(node.op_type in ("Max", "Min") for node in onnx.load(tmp_path / "small.onnx").graph.node)
+
+
 @pytest.mark.parametrize("taken", ["m.before", "m.before_mul", "m.mul.operand", "m.mul"])
 def test_names_that_are_taken_are_left_alone(taken: str, tmp_path: Path) -> None:
     model = graphs.build(

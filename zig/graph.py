@@ -206,6 +206,11 @@ class Graph:
         return types
 
     @cached_property
+    def makers(self) -> dict[str, Node]:
+        """The node that makes each tensor; of what passes into and out of bodies none."""
+        return {name: node for node in self.nodes if node.body is None for name in node.outputs if name}
+
+    @cached_property
     def readers(self) -> dict[str, list[Node]]:
         """The nodes that read each tensor, as often as they do."""
         readers: dict[str, list[Node]] = {}

@@ -496,6 +496,19 @@ def _reductions() -> Iterator[Case]:
         shape = {**LINEAR, "x": "N s 3"}
         yield case(op, f"h = MatMul (x, w)\nk = Abs (h)\np = {op} <keepdims = 0> (k, axes)\nq = Mul (p, m)\nz = Gemm (q, v)",
                    "c: m.0 w.1 | v.0" if name != "LogSum" else "", "drops the axis", **shape | {"m": "c"}, axes=[1], opset=18)  # fmt: skip
+    for name, before, groups in (
+        ("Max", "p = Relu (h)", FREE_CHANNELS), ("Min", "q = Relu (h)\np = Neg (q)", FREE_CHANNELS),
+        ("Max", "q = Mul (h, h)\np = Abs (q)", FREE_CHANNELS), ("Max", "p = Clip (h, nil, one)", FREE_CHANNELS),
+        ("Max", "q = Relu (h)\no = MaxPool <kernel_shape = [2]> (q)\np = Mul (o, o)", FREE_CHANNELS),
+        ("Min", "p = Relu (h)", ""), ("Max", "p = Sigmoid (h)", ""), ("Max", "p = Clip (h, low, one)", ""), ("Max", "p = Tanh (h)", ""),
+        ("Min", "q = Neg (h)\nm = Min (q, nil)\np = Mul (m, one)", FREE_CHANNELS),
+    ):  # fmt: skip
+        limits = {"nil": 0.0, "one": 1.0, "low": -0.5}
+        for keep in (0, 1):
+            read = "m = ReduceMax <axes = [1], keepdims = {keep}> (p)".replace("Max", name).replace("{keep}", str(keep))
+            lift = "g = Unsqueeze <axes = [1]> (m)" if not keep else "g = Identity (m)"
+            yield sequence(f"Reduce{name}", f"{before}\n{read.replace('m =', 'mm =')}\n{lift.replace('(m)', '(mm)')}\ny = Mul (p, g)", groups,
+                           f"gate, {before.split()[-4]} {before.split()[2]}, {keep}", opset=12, **limits)  # fmt: skip
     yield sequence("ReduceMean", "y = ReduceMean <axes = [2]> (h)", label="attribute", opset=13)
     yield sequence("ReduceSum", "y = ReduceSum <noop_with_empty_axes = 1> (h)", label="no axes")
     for name in ("ArgMax", "ArgMin"):
