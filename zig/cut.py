@@ -352,11 +352,20 @@ class Cut:
         graph_of(self.node).insert_before(self.node, node)
         return node.outputs[0]
 
-    def replace(self, value: ir.Value) -> None:
-        """Let the result of an inserted node stand for the node's own, under its name."""
+    def replace(self, value: ir.Value, index: int = 0) -> None:
+        """Let the result of an inserted node stand for one of the node's own, under its name, if there is that one."""
         inserted = value.producer()
         assert inserted is not None
-        self.surgeon.stand_in(self.node.outputs[0], inserted)
+        if index < len(self.node.outputs) and self.node.outputs[index].name:
+            self.surgeon.stand_in(self.node.outputs[index], inserted)
+
+    def output(self, index: int) -> ir.Value:
+        """A result that the node may not have had yet."""
+        if index >= len(self.node.outputs):
+            self.node.resize_outputs(index + 1)
+        result = self.node.outputs[index]
+        result.name = result.name or self.surgeon.free_name(f"{self._name}.output{index}")
+        return result
 
     @property
     def _name(self) -> str:
