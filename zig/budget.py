@@ -54,7 +54,7 @@ class Budget:
         """See what is read: weights are products of their axes' sizes, MACs are what operators' rows say."""
         self.partition = partition
         graph = partition.graph
-        read = {name for node in graph.nodes for name in (*node.inputs, *node.captured)}
+        read = {name for node in graph.nodes for name in (*node.inputs, *node.captured)} - graph.readings.keys()
         weights = {name: t for name, t in partition.flow.weights.items() if t.weight and name in read}
         others = [int(np.prod(t.dims, dtype=np.int64)) for n, t in graph.initializers.items()
                   if n in read and n not in weights and graph.is_float(n)]  # fmt: skip
@@ -69,7 +69,7 @@ class Budget:
         """Elements that belong to at least one group."""
         total = 0
         for name, tensor in self.partition.flow.weights.items():
-            if tensor.weight:
+            if tensor.weight and name not in self.partition.graph.readings:
                 axes = [self.partition.zigs(part.units) < 0 for axis in tensor.axes for part in axis]
                 dims = self.partition.graph.initializers[name].dims
                 whole = int(np.prod(dims, dtype=np.int64))

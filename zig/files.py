@@ -18,6 +18,7 @@ from zig.atomic import Draft, draft
 from zig.datafiles import publish
 from zig.graph import Graph
 from zig.removal import WHOLE, WORKERS, Zeroed
+from zig.shared import rejoin
 
 _PROTOBUF_LIMIT = 2**31 - 2**24  # bytes; larger models need external data
 Values = Callable[[str, slice], Array]  # of some rows of an initializer
@@ -29,9 +30,10 @@ def same_shape(graph: Graph, weights: Zeroed) -> ir.Model:
     """The whole model, with other weights where they change."""
     model = graph.editable()
     stored, nodes = initializers(model), makers(model)
-    for name, tensor in graph.initializers.items():
-        if weights.changes(name):
-            replace(stored.get(name), nodes.get(name), Streamed(graph, name, tensor.dims, weights))
+    changed = {name for name in graph.initializers if weights.changes(name)}
+    for name in changed:
+        replace(stored.get(name), nodes.get(name), Streamed(graph, name, graph.initializers[name].dims, weights))
+    rejoin(model, graph, changed)
     return model
 
 

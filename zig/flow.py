@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zig.arithmetic import anonymous
-from zig.dims import Dim, Size, divide, product, symbol
+from zig.dims import Dim, Size, divide, number, product, symbol
 from zig.errors import RuleError
 from zig.parts import Parts, computed_over, leaked
 from zig.quantised import quantised
@@ -87,6 +87,8 @@ class Flow(Parts):
         self.costs: list[tuple[str, list[Part]]] = []
         self.unknown: dict[str, None] = {}
         self.zeros, self.scales = quantised(graph, operators)
+        self.lent: list[tuple[Call, int]] = []  # operands that are constants which others read too
+        self._lent: dict[tuple[int, int], Tensor] = {}
         self._parameters: dict[str, Node] = {}
         self._tensors: dict[str, Tensor | None] = {"": None}
         self._recipes = Recipes(self)
@@ -159,6 +161,9 @@ class Flow(Parts):
         known = self._tensors
         inputs = [known[name] if name in known else self.tensor(name) for name in node.inputs[:data]]
         call = Call(node, inputs + [self._parameter(name, node) for name in node.inputs[data:]], self)
+        for i, tensor in enumerate(inputs):
+            if tensor is not None and tensor.const and tensor.number == tensor.number:
+                self._lend(call, i, tensor)
         for name in node.captured:
             self.fix(self.tensor(name), self.reason(f"is read inside a sub-graph of {node}", node.name))
         try:
@@ -179,6 +184,20 @@ class Flow(Parts):
         for name, tensor in zip(node.outputs, call.outputs, strict=False):
             if name:
                 known[name] = tensor
+
+    def _lend(self, call: Call, i: int, tensor: Tensor) -> None:
+        """One number all over, read by several nodes, ties them to nothing: each takes as much of it as it needs."""
+        node = call.node
+        name = node.inputs[i]
+        alone = len(self.graph.readers[name]) < 2 and name not in self.graph.outputs
+        if alone or not tensor.live or i >= len(node.proto.input):
+            return
+        key = id(node.proto), i  # a node with a body reads before and after it
+        if key not in self._lent:
+            axes = (tuple(self.fresh(number(p.size), p.rest) if p.live else p for p in axis) for axis in tensor.axes)
+            self._lent[key] = replace(tensor, axes=tuple(axes))
+        call.inputs[i] = self._lent[key]
+        self.lent.append((call, i))
 
     def _known(self, name: str) -> Tensor:
         value = self.graph.values[name]
@@ -288,7 +307,8 @@ class Flow(Parts):
             for axis in x.axes
         )
         masks = [tuple(tuple(self._unknown(p) for p in axis) for axis in axes) for _ in call.node.outputs[1:]]
-        return [Tensor(each, x.const, x.weight) for each in (axes, *masks)]
+        number = _number(call, operator, [x]) if x.const else np.nan
+        return [Tensor(axes, x.const, x.weight, number), *(Tensor(mask, x.const, x.weight) for mask in masks)]
 
     def _from_zero(self, call: Call, index: int, zero: int) -> Tensor | None:
         """An operand whose rest values are counted from its zero point."""
@@ -453,7 +473,8 @@ class Flow(Parts):
         if rule.results[index].carried:  # indices, masks, statistics: cut along, but at rest at nothing known
             axes = [tuple(map(self._unknown, axis)) for axis in axes]
         const = all(t is None or t.const for t in data)
-        return Tensor(tuple(axes), const=const, weight=const and any(is_weight(t) for t in data))
+        number = _number(call, operator, data) if const and not rule.results[index].carried else np.nan
+        return Tensor(tuple(axes), const, const and any(is_weight(t) for t in data), number)
 
     def _new_axis(self, call: Call, known: tuple[Size, ...] | None, place: int, letter: str) -> Axis:
         why = self.reason(f"lies along an axis that {call.node} makes", call.node.name)
@@ -486,6 +507,15 @@ class Flow(Parts):
         if zero.any():
             self.divided.append(use.units[zero])
         return not zero.any()
+
+
+def _number(call: Call, operator: Operator, data: Sequence[Tensor | None]) -> float:
+    """The one value that a result holds all over, where all operands hold one."""
+    given = [None if tensor is None else tensor.number for tensor in data]
+    if operator.rest is None or any(number is not None and not np.isfinite(number) for number in given):
+        return np.nan
+    value = float(operator.rest(call, *given))
+    return value if np.isfinite(value) else np.nan
 
 
 def _rank(operand: Operand, spelling: Spelling, known: tuple[Size, ...] | None) -> int:

@@ -101,7 +101,7 @@ class Partition:
     def __init__(self, graph: Graph, flow: Flow, labels: Labels, members: Mask, forks: str = "", seconds: float = 0.0):
         """Number the components that are free of reasons and own a weight slice; `forks`: how these were decided."""
         self.graph, self.flow, self.labels, self.forks, self.seconds = graph, flow, labels, forks, seconds
-        self.member = members
+        self.member, self.keep = members, tuple[str, ...]()  # patterns of what was to be kept
         self._axes = [
             (name, axis, part.units)
             for name, tensor in flow.weights.items()
@@ -257,7 +257,9 @@ def analyze(
             even_out(flow)
         _keep(flow, keep)
         labels = settle(flow, forks)
-        return Partition(graph, flow, labels, members(flow, labels), forks, time.perf_counter() - start)
+        partition = Partition(graph, flow, labels, members(flow, labels), forks, time.perf_counter() - start)
+        partition.keep = keep
+        return partition
 
 
 def _all_axes(graph: Graph, names: Iterable[str]) -> frozenset[WeightAxis]:

@@ -42,7 +42,7 @@ class Zeroed:
         self._gone: dict[str, list[tuple[int, Mask]]] = {}
         for row in plan.partition.rows if plan else ():
             gone = row.member & np.append(plan.remove, False)[row.groups] if plan else row.member
-            if gone.any():
+            if gone.any() and not self._is_nothing(row.tensor):
                 self._gone.setdefault(row.tensor, []).append((row.axis, gone))
 
     def __call__(self, name: str, rows: slice = WHOLE) -> Array:
@@ -56,13 +56,14 @@ class Zeroed:
             value = np.where(mask.reshape([-1] + [1] * (value.ndim - axis - 1)), zero, value)
         return value
 
+    def _is_nothing(self, name: str) -> bool:
+        """Whether a constant that several nodes read is zero all over, so that they can go on sharing it."""
+        return self.graph.is_constant(name) and bool((self.graph.array(name) == self.zeros.get(name, 0)).all())
+
     def changes(self, name: str) -> bool:
         """Whether an initializer may have other values than in its file, or what it is a copy of may."""
-        return (
-            name in self._gone
-            or self.graph.copies.get(name) in self._gone
-            or (self.tolerance > 0 and self.graph.is_float(name))
-        )
+        made = self.graph.copies.get(name) in self._gone and name not in self.graph.readings
+        return name in self._gone or made or (self.tolerance > 0 and self.graph.is_float(name))
 
 
 def removable(partition: Partition, weights: Zeroed) -> tuple[Partition, Mask, Flow]:

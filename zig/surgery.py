@@ -217,6 +217,8 @@ def _report(
 ) -> Report:  # fmt: skip
     budget = Budget(partition)
     parameters, macs = budget.price(remove)
+    copies = {name for name in partition.graph.readings if partition.graph.is_float(name)}
+    parameters += sum(v.const_value.size for n, v in model.graph.initializers.items() if n in copies and v.const_value)
     before = {
         "parameters": budget.parameters,
         "macs": budget.macs,

@@ -174,3 +174,25 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert abs(content["removed"] / content["groups"] - 0.7) < 0.03
     assert content["compressed"]["parameters"] < content["full"]["parameters"] / 4
     assert "accuracy" in capsys.readouterr().out
+
+
+class OneNorm(nn.Module):
+    """Two layers behind each of which stands the same normalisation, whose parameters are ones and zeros at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.head = nn.Linear(5, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.norm = nn.BatchNorm1d(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.norm(self.two(torch.relu(self.norm(self.one(x)))))))
+
+
+def test_what_a_module_has_once_stays_one_before_it_is_trained() -> None:
+    torch.manual_seed(0)
+    fresh = OneNorm().eval()
+    before = OTO(fresh, torch.randn(4, 5)).partition
+    for parameter in fresh.parameters():
+        nn.init.normal_(parameter)
+    after = OTO(fresh, torch.randn(4, 5)).partition
+    assert [group.size for group in before.node_groups] == [group.size for group in after.node_groups] == [8]

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from zig.budget import cost
 from zig.errors import ExportError, LinkError, UsageError
-from zig.graph import load
 from zig.partition import Partition, analyze
 from zig.picture import draw
 from zig.plan import Plan, prune
@@ -35,7 +34,7 @@ from zig.training.groups import GroupTable, refuse_sharded
 from zig.training.hesso import HESSO
 from zig.training.hesso_cric import HESSOCRIC
 from zig.training.hspg import HSPG
-from zig.training.link import Links, link
+from zig.training.link import Links, link, load_of
 from zig.training.log import TrainingLog
 from zig.training.parametrized import blame, check_exportable
 from zig.training.slim import slim
@@ -94,7 +93,7 @@ class OTO:
             exported = export(self.model, **self._inputs, dynamic_axes=self._axes)
         except ExportError as error:
             raise blame(self.model, error) from error
-        graph = load(exported)
+        graph = load_of(exported, self.model)
         self.links: Links = link(graph, self.model)
         self.partition: Partition = analyze(graph, **self._options(self.links))
 
@@ -204,7 +203,7 @@ class OTO:
         name = name or type(self.model).__name__
         full, small = folder / f"{name}_full.onnx", folder / f"{name}_compressed.onnx"
         export(self.model, **self._inputs, path=full, dynamic_axes=self._axes)
-        graph = load(full)
+        graph = load_of(full, self.model)
         options = self._options(link(graph, self.model))
         partition = analyze(graph, **options)
         nothing_more = Plan(partition, np.zeros(len(partition), bool))

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from zig.errors import ExportError, LinkError
-from zig.graph import Graph, Node, load
+from zig.graph import Graph, Node
 from zig.partition import Partition, analyze
 from zig.removal import Zeroed, choices, removable
 from zig.tally import Tally
-from zig.training.link import Links, link
+from zig.training.link import Links, link, load_of
 from zig.training.parametrized import Computed, computed, is_cut, masks, plain, replica
 from zig.verify import ATOL, RTOL, Session
 
@@ -68,7 +68,7 @@ class _Slimmed:
 
     def __init__(self, module: nn.Module, full: Path_, small: Path_, options: Mapping[str, Any]):
         """Compare the files, and cut the state."""
-        graph, compressed = load(full), load(small)
+        graph, compressed = load_of(full, module), load_of(small, module)
         links = link(graph, module)
         keep = _kept(analyze(graph, **options), compressed, links)
         first = {alias: name for name, aliases in links.aliases.items() for alias in (name, *aliases)}
