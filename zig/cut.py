@@ -22,7 +22,7 @@ from zig.flow import Flow
 from zig.partition import Mask, Partition
 from zig.removal import WHOLE, Zeroed
 from zig.shared import rejoin
-from zig.units import Axis, Call, Part, Rest, Tensor
+from zig.units import Axis, Call, Part, Rest, Tensor, Units
 
 
 class Surgeon:
@@ -76,9 +76,14 @@ class Surgeon:
         """bool[n]: which indices of an axis stay."""
         mask = np.ones(1, bool)
         for part in axis:
-            own = self.kept[self.partition.zigs(part.units)] if part.live else np.ones(number(part.size), bool)
+            own = self.kept_of(part.units) if part.live else np.ones(number(part.size), bool)
             mask = (mask[:, None] & own[None, :]).reshape(-1)
         return mask
+
+    def kept_of(self, units: Units) -> Mask:
+        """bool[n]: which of these units stay."""
+        first, *others = (self.kept[own] for own in self.partition.owners(units))
+        return np.logical_and.reduce([first, *others]) if others else first
 
     def size(self, axis: Axis) -> Size:
         """The size of an axis after the cut."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from zig.errors import UsageError
 from zig.flow import Flow
-from zig.partition import FORKS, Partition, analyze, members, settle
+from zig.partition import FORKS, Partition, analyze, members, settle, sides
 from zig.units import Units
 
 
@@ -167,14 +167,11 @@ def _chain(partition: Partition, units: Units, reason: int) -> list[str]:
 
 def _edges(partition: Partition) -> tuple[Units, Units, list[str]]:
     """All ties between units, those of decided forks too, and the node of each."""
-    component = partition.labels.component
     ties: list[tuple[Any, Any, str]] = [*partition.flow.ties]
     for fork in partition.flow.forks:
-        for side in (
-            np.broadcast_to(fork.rows[:, None], fork.flat.shape),
-            np.broadcast_to(fork.columns, fork.flat.shape),
-        ):
-            if np.array_equal(component[side], component[fork.flat]):
+        both = np.broadcast_arrays(fork.rows[:, None], fork.columns)
+        for side, taken in zip(both, sides(fork, partition.labels.component), strict=True):
+            if taken:
                 ties.append((fork.flat.reshape(-1), side.reshape(-1), fork.node))
     a, b = (np.concatenate([np.empty(0, np.int64), *(tie[i] for tie in ties)]) for i in (0, 1))
     nodes = [node for one, _, node in ties for _ in range(len(one))]

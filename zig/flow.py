@@ -289,10 +289,13 @@ class Flow(Parts):
 
     def _mark(self, call: Call, spelling: Spelling, letter: Letter, column: Columns) -> None:
         """Note slices that are multiplied one by one: attention's heads, or the blocks of a block-diagonal weight."""
-        if not column or len(column[0]) < 2:
+        summed = [other for other in spelling.letters if other.bound or not other.named]
+        factors = {use.operand for other in summed for use in other.uses}  # all but a bias
+        multiplied = [i for i, _ in column[0] if i in factors] if column else []
+        if len(multiplied) < 2:
             return
         live = [part.units for part in call.letters[letter.name] if part.live]
-        if not any(is_const(call.inputs[i]) for i, _ in column[0]):
+        if not any(is_const(call.inputs[i]) for i in multiplied):
             self.heads.extend(live)
         else:
             tables = [set(letters) - {letter.name} for _, _, letters in spelling.products if letter.name in letters]

@@ -159,12 +159,10 @@ def _kept(partition: Partition, compressed: Graph, links: Links) -> Keep:
 
 def _made(partition: Partition, remove: NDArray[np.bool_], compressed: Graph) -> bool:
     """Whether the initializers of the compressed file have the sizes that this removal gives."""
-    for row in partition.rows:
-        if row.tensor in compressed.initializers:
-            gone = ((row.groups >= 0) & np.append(remove, False)[row.groups]).sum()
-            if compressed.initializers[row.tensor].dims[row.axis] != len(row.groups) - gone:
-                return False
-    return True
+    gone: dict[tuple[str, int], Any] = {}
+    for row in (row for row in partition.rows if row.tensor in compressed.initializers):
+        gone[row.tensor, row.axis] = np.append(remove, False)[row.groups] | gone.get((row.tensor, row.axis), False)
+    return all(compressed.initializers[name].dims[axis] == (~lost).sum() for (name, axis), lost in gone.items())
 
 
 def _folded(graph: Graph, compressed: Graph, links: Links) -> dict[str, Tensor]:
