@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import Enum
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from zig.errors import UsageError, VerifyError, ZigError
+from zig.printable import cell, printable, sentence
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -118,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and leave the process with its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # what is wrong with a model is for zig to say, once
+    warnings.filterwarnings("ignore", module="onnx")
     # Taken out here so that it may stand anywhere on the line.
     debug = "--debug" in given
     sys.exit(_run([argument for argument in given if argument != "--debug"] or ["--help"], debug))
@@ -143,7 +146,7 @@ def _run(arguments: list[str], debug: bool) -> int:
     except Exception as error:
         if debug:
             raise
-        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        what = sentence(f"{type(error).__name__}: {error}")
         print(f"zig: error: this is a fault of zig ({what}); please report it with what --debug adds", file=sys.stderr)
         return 1
 
@@ -153,10 +156,10 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "not enough memory for this model on this machine"
     if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return sentence(f"{error.filename}: {error.strerror}" if error.filename else error)
     if isinstance(error, ZigError):
-        return " ".join(str(error).split())
-    message = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
+        return str(error)
+    message = sentence(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
     return f"{message[:1].lower()}{message[1:]}; see --help"
 
 
@@ -258,7 +261,7 @@ def prune(
 
     if not 0 < ratio < 1:
         raise UsageError(f"--ratio is {ratio:g}; give a share between 0 and 1, such as 0.5")
-    _check_target(output)
+    _check_model(output)
     partition = zig.analyze(model, forks=forks.value, keep=tuple(keep or ()), rewrite=rewrite)
     measure = of.value if of else default_measure(scope.value)
     plan = zig.prune(
@@ -312,7 +315,7 @@ def compress(
     with _loading():
         import zig.surgery
 
-    _check_target(output)
+    _check_model(output)
     with _writing(output):
         report = zig.compress(
             model,
@@ -484,6 +487,14 @@ def _loading() -> Iterator[None]:
         gc.enable()
 
 
+def _check_model(target: Path) -> None:
+    """Refuse to write a model where none can be written, before any work is done."""
+    from zig.reading import check_target
+
+    check_target(target)
+    _check_target(target)
+
+
 def _check_target(target: Path) -> None:
     """Refuse a place that can't be written before any work is done."""
     if target.exists() and not target.is_file():
@@ -520,12 +531,12 @@ def _draw(partition: Partition, target: Path, form: str) -> None:
     with _writing(target):
         message = draw(partition, target, form)
     if message:
-        print(f"zig: {message}", file=sys.stderr)
+        print(f"zig: {sentence(message)}", file=sys.stderr)
 
 
 def _warn(warnings: Iterable[str]) -> None:
     for warning in warnings:
-        print(f"zig: warning: {warning}", file=sys.stderr)
+        print(f"zig: warning: {sentence(warning)}", file=sys.stderr)
 
 
 def _print_json(value: Any) -> None:
@@ -560,18 +571,18 @@ def _show_summary(name: str, summary: dict[str, Any]) -> None:
 
 def _show_reasons(tensor: str, reasons: list[Why]) -> None:
     if not reasons:
-        print(f"{tensor} can be pruned along all of its axes.")
+        print(f"{cell(tensor)} can be pruned along all of its axes.")
     for why in reasons:
-        print(f"{tensor} axis {why.axis}, {why.size} indices: {why.reason}")
+        print(f"{cell(tensor)} axis {why.axis}, {why.size} indices: {cell(why.reason)}")
         way = [*why.chain, why.node] if why.node and why.node not in why.chain else why.chain
         if way:
-            print(f"  on the way: {' -> '.join(way)}")
+            print(f"  on the way: {' -> '.join(map(cell, way))}")
         print(f"  what would free them: {why.advice}")
 
 
 def _show_changes(first: Path, second: Path, changes: list[Change]) -> None:
     if not changes:
-        print(f"{first} and {second} have the same groups.")
+        print(f"{printable(str(first))} and {printable(str(second))} have the same groups.")
         return
     rows = [[change.name, str(change.before or "-"), str(change.after or "-")] for change in changes]
     _show([_table(["node group", str(first), str(second)], rows)])
@@ -657,9 +668,9 @@ def _table(header: list[str], rows: list[list[str]]) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, caption=f"{len(rows) - SHOWN} more; see --json" if len(rows) > SHOWN else None)
     for title in header:
-        table.add_column(title, overflow="fold")
+        table.add_column(cell(title), overflow="fold")
     for row in rows[:SHOWN]:
-        table.add_row(*row)
+        table.add_row(*map(cell, row))
     return table
 
 
@@ -667,7 +678,7 @@ def _show(tables: list[Table]) -> None:
     from rich.console import Console
 
     # A pipe or a file has no width; names must not be cut there.
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+    console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
     for table in tables:
         if table.row_count:
             console.print(table)

@@ -91,7 +91,8 @@ def has_external(graph: Graph) -> bool:
 
 def save(model: ir.Model, target: Path, external: bool) -> Path:
     """Save a model; weights go to `<target>.data` where they were external or the file would pass protobuf's limit."""
-    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    weights = sum(t.nbytes for t in tensors if t is not None and t.dtype != ir.DataType.STRING)  # texts have no size
     if external or weights > _PROTOBUF_LIMIT:
         data, aligned = f"{target.name}.data", disk.ALIGNED if weights > disk.LARGE else None
         ir.save(model, target, external_data=data, size_threshold_bytes=_INLINE, max_workers=WORKERS, alignment=aligned)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from zig.errors import UsageError
+from zig.printable import printable
 
 if TYPE_CHECKING:
     from zig.graph import Graph, Node
@@ -232,7 +233,7 @@ def _text(partition: Partition, drawing: Drawing) -> str:
     """The drawing in graphviz's language."""
     sizes = {group.id: group.size for group in partition.node_groups}
     number = {key: index for index, key in enumerate(drawing.boxes)}
-    title = f"{Path(partition.graph.name).name}: {len(partition)} groups in {len(sizes)} node groups"
+    title = f"{printable(Path(partition.graph.name).name)}: {len(partition)} groups in {len(sizes)} node groups"
     lines = [
         "digraph zig {",
         f'  graph [label={_quoted(title)}, labelloc=t, fontname="Helvetica", ranksep=0.3, nodesep=0.2]',
@@ -246,9 +247,10 @@ def _text(partition: Partition, drawing: Drawing) -> str:
 
 
 def _attributes(box: Box, sizes: dict[int, int]) -> str:
-    operators = (f"{count} {name}" if count > 1 else name for name, count in box.operators.items())
+    named = ((printable(name)[:60], count) for name, count in box.operators.items())
+    operators = (f"{count} {name}" if count > 1 else name for name, count in named)
     label = [
-        box.name[-60:],
+        printable(box.name[-60:]),
         *_few(operators, ", "),
         *_few((f"group {group} · {sizes[group]}" for group in sorted(box.writes)), "\n"),
         *_few((f"reads group {group}" for group in sorted(box.reads - box.writes)), "\n"),

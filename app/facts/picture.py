@@ -11,6 +11,7 @@ from zig.app.scene import overlay, search
 from zig.app.scene.palette import PALETTE
 from zig.app.scene.view import Scene
 from zig.app.session import Look
+from zig.printable import cell
 
 OVERLAYS = {
     "": "node groups",
@@ -31,13 +32,14 @@ def picture(model: Opened, look: Look, height: int, values: Mapping[int, float] 
         values: A number of each node group, for the overlays `sensitivity` and `sparsity`.
     """
     scene = model.scene(look.expanded, look.flat)
+    names = [cell(group.name) for group in model.groups]
     return {
         "scene": scene.columns,
         "sig": f"{model.digest}/{look.flat}/{hash(frozenset(look.expanded))}",
         "file": Path(model.shown).stem,
         "height": height,
         "palette": list(PALETTE),
-        "groups": {"hue": model.hues, "name": [g.name for g in model.groups], "size": [g.size for g in model.groups]},
+        "groups": {"hue": model.hues, "name": names, "size": [g.size for g in model.groups]},
         "selected": look.selected,
         "query": look.query,
         "hits": search.hits(model.net, scene, look.query),

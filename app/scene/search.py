@@ -7,6 +7,7 @@ from typing import Any
 
 from zig.app.scene.net import Item, Net
 from zig.app.scene.view import Scene
+from zig.printable import cell
 
 LISTED = 20
 
@@ -35,6 +36,6 @@ def hits(net: Net, scene: Scene, query: str) -> dict[str, Any]:
     return {
         "total": len(found),
         "boxes": sorted({int(scene.box_of[position]) for position in found}),
-        "list": [(net.items[position].key, net.items[position].op, net.items[position].name)
+        "list": [(net.items[position].key, cell(net.items[position].op), cell(net.items[position].name))
                  for position in found[:LISTED]],
     }  # fmt: skip

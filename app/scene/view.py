@@ -15,6 +15,7 @@ from zig.app.scene.layout import Ints, Placed, Problem, place
 from zig.app.scene.net import INPUT, OUTPUT, Item, Net, tail
 from zig.app.scene.tree import Branch
 from zig.graph import Graph
+from zig.printable import cell
 
 LEAF, CLOSED, FRAME = "leaf", "closed", "frame"
 _SIZES = {"weighted": (184.0, 46.0), "plain": (116.0, 26.0), CLOSED: (196.0, 48.0), INPUT: (150.0, 30.0),
@@ -72,10 +73,10 @@ class Scene:
         return {
             "key": [box.key for box in boxes],
             "kind": [box.kind for box in boxes],
-            "title": [box.title for box in boxes],
-            "sub": [box.sub for box in boxes],
-            "shape": [box.shape for box in boxes],
-            "fixed": [box.fixed for box in boxes],
+            "title": [cell(box.title) for box in boxes],
+            "sub": [cell(box.sub) for box in boxes],
+            "shape": [cell(box.shape) for box in boxes],
+            "fixed": [cell(box.fixed) for box in boxes],
             "nodes": [len(box.leaves) for box in boxes],
             "writes": [box.writes.most_common() for box in boxes],
             "reads": [box.reads.most_common() for box in boxes],
