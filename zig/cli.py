@@ -14,6 +14,7 @@ import gc
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import Enum
@@ -25,6 +26,7 @@ import typer
 from zig.atomic import checked
 from zig.errors import UsageError, VerifyError, ZigError
 from zig.packages import importing
+from zig.printable import cell, printable, sentence
 from zig.process import INTERRUPTED, UNREAD, Terminated, ending, kept, streams
 
 if TYPE_CHECKING:
@@ -121,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and leave the process with its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # what is wrong with a model is for zig to say, once
+    warnings.filterwarnings("ignore", module="onnx")
     # Taken out here so that it may stand anywhere on the line.
     debug = "--debug" in given
     sys.exit(_ended([argument for argument in given if argument != "--debug"] or ["--help"], debug))
@@ -166,7 +169,7 @@ def _run(arguments: list[str], debug: bool) -> int:
     except Exception as error:
         if debug:
             raise
-        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        what = sentence(f"{type(error).__name__}: {error}")
         print(f"zig: error: this is a fault of zig ({what}); please report it with what --debug adds", file=sys.stderr)
         return 1
 
@@ -176,10 +179,10 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "not enough memory for this model on this machine"
     if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return sentence(f"{error.filename}: {error.strerror}" if error.filename else error)
     if isinstance(error, ZigError):
-        return " ".join(str(error).split())
-    message = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
+        return str(error)
+    message = sentence(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
     return f"{message[:1].lower()}{message[1:]}; see --help"
 
 
@@ -282,7 +285,7 @@ def prune(
 
     if not 0 < ratio < 1:
         raise UsageError(f"--ratio is {ratio:g}; give a share between 0 and 1, such as 0.5")
-    checked(output)
+    _check_model(output)
     partition = zig.analyze(model, forks=forks.value, keep=tuple(keep or ()), rewrite=rewrite)
     measure = of.value if of else default_measure(scope.value)
     plan = zig.prune(
@@ -336,7 +339,7 @@ def compress(
     with _loading():
         import zig.surgery
 
-    checked(output)
+    _check_model(output)
     report = zig.compress(
         model,
         output,
@@ -514,6 +517,14 @@ def _loading() -> Iterator[None]:
         gc.enable()
 
 
+def _check_model(target: Path) -> None:
+    """Refuse to write a model where none can be written, before any work is done."""
+    from zig.reading import check_target
+
+    check_target(target)
+    checked(target)
+
+
 def _training(command: str) -> contextlib.AbstractContextManager[None]:
     """Say what to install for a command that trains."""
     return importing(f"zig {command}", "'onnx-zig[train]'")
@@ -525,12 +536,12 @@ def _draw(partition: Partition, target: Path, form: str) -> None:
 
     message = draw(partition, target, form, sketch)
     if message:
-        print(f"zig: {message}", file=sys.stderr)
+        print(f"zig: {sentence(message)}", file=sys.stderr)
 
 
 def _warn(warnings: Iterable[str]) -> None:
     for warning in warnings:
-        print(f"zig: warning: {warning}", file=sys.stderr)
+        print(f"zig: warning: {sentence(warning)}", file=sys.stderr)
 
 
 def _print_json(value: Any) -> None:
@@ -565,18 +576,18 @@ def _show_summary(name: str, summary: dict[str, Any]) -> None:
 
 def _show_reasons(tensor: str, reasons: list[Why]) -> None:
     if not reasons:
-        print(f"{tensor} can be pruned along all of its axes.")
+        print(f"{cell(tensor)} can be pruned along all of its axes.")
     for why in reasons:
-        print(f"{tensor} axis {why.axis}, {why.size} indices: {why.reason}")
+        print(f"{cell(tensor)} axis {why.axis}, {why.size} indices: {cell(why.reason)}")
         way = [*why.chain, why.node] if why.node and why.node not in why.chain else why.chain
         if way:
-            print(f"  on the way: {' -> '.join(way)}")
+            print(f"  on the way: {' -> '.join(map(cell, way))}")
         print(f"  what would free them: {why.advice}")
 
 
 def _show_changes(first: Path, second: Path, changes: list[Change]) -> None:
     if not changes:
-        print(f"{first} and {second} have the same groups.")
+        print(f"{printable(str(first))} and {printable(str(second))} have the same groups.")
         return
     rows = [[change.name, str(change.before or "-"), str(change.after or "-")] for change in changes]
     _show([_table(["node group", str(first), str(second)], rows)])
@@ -663,9 +674,9 @@ def _table(header: list[str], rows: list[list[str]]) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, caption=f"{len(rows) - SHOWN} more; see --json" if len(rows) > SHOWN else None)
     for title in header:
-        table.add_column(title, overflow="fold")
+        table.add_column(cell(title), overflow="fold")
     for row in rows[:SHOWN]:
-        table.add_row(*row)
+        table.add_row(*map(cell, row))
     return table
 
 
@@ -673,7 +684,7 @@ def _show(tables: list[Table]) -> None:
     from rich.console import Console
 
     # A pipe or a file has no width; names must not be cut there.
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+    console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
     for table in tables:
         if table.row_count:
             console.print(table)

@@ -17,11 +17,17 @@ it is and ends with the class's `exit_code`: 1 when the job failed, 2 for wrong 
 
 from typing import ClassVar
 
+from zig.printable import sentence
+
 
 class ZigError(Exception):
     """Base of every error that zig raises on purpose."""
 
     exit_code: ClassVar[int] = 1
+
+    def __str__(self) -> str:
+        """The message on one line; names in it come from files, and a terminal obeys some of what they may hold."""
+        return sentence(super().__str__())
 
 
 class UsageError(ZigError):

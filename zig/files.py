@@ -103,7 +103,8 @@ def save(model: ir.Model, file: Path, external: bool, home: Path | None = None) 
         external: whether weights go to a file of their own.
         home: the folder that both will be moved to, if not where they are.
     """
-    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    weights = sum(t.nbytes for t in tensors if t is not None and t.dtype != ir.DataType.STRING)  # texts have no size
     if external or weights > _PROTOBUF_LIMIT:
         with _stored(model, file, home or file.parent, disk.ALIGNED if weights > disk.LARGE else None):
             ir.save(model, file)

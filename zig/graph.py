@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto, numpy_helper
 from onnx.inliner import inline_local_functions
 
 from zig import arithmetic, bodies, bridge, damage, shared
+from zig.bounds import excess
 from zig.dims import Size, parse, symbol
 from zig.errors import ModelError
+from zig.reading import read
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -97,7 +98,10 @@ class Graph:
         """
         self.path, self.folder = path, folder or (path.parent if path else Path())
         self.name = str(path) if path else (proto.graph.name or "the model")
+        if problem := excess(proto):
+            raise ModelError(f"{self.name}: {problem}")
         self.proto = bodies.named_apart(self._inlined(proto) if proto.functions else proto)
+        self.proto = self._with_data(self.proto)
         self.opsets = {o.domain if o.domain not in _STANDARD else "": o.version for o in proto.opset_import}
         self.initializers = {tensor.name: tensor for tensor in self.proto.graph.initializer}
         self.copies: dict[str, str] = {}  # initializers that are copies of others
@@ -123,6 +127,20 @@ class Graph:
             why = str(error).splitlines()[0]
             raise ModelError(f"{self.name}: its functions can't be put where they are called ({why})") from error
 
+    def _with_data(self, proto: onnx.ModelProto) -> onnx.ModelProto:
+        """The model with what its attributes keep in data files: there is no room for such files beside a target."""
+        tensors = [tensor for node in bodies.nodes(proto.graph) for tensor in bodies.held(node)]
+        for tensor in (tensor for tensor in tensors if tensor.HasField("segment") or not _is_inline(tensor)):
+            damage.check_tensor(self.name, tensor, self.folder)
+        if all(map(_is_inline, tensors)):
+            return proto
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        for tensor in (tensor for node in bodies.nodes(copy.graph) for tensor in bodies.held(node)):
+            if not _is_inline(tensor):
+                damage.bring_in(self.name, tensor, self.folder)
+        return copy
+
     @cached_property
     def model(self) -> onnx_ir.Model:
         """The same model in onnx-ir, with memory-mapped weights, for those who only read it."""
@@ -138,7 +156,17 @@ class Graph:
                     f"{self.name}: output '{value.name}' is a map, which zig can't write; leave the last node (ZipMap) "
                     "out, for example by the exporter's options={'zipmap': False}"
                 )
-        model = onnx_ir.serde.deserialize_model(self.proto)
+        for node in bodies.nodes(self.proto.graph):
+            if any(a.HasField("sparse_tensor") or a.sparse_tensors for a in node.attribute):
+                raise ModelError(
+                    f"{self.name}: node '{node.name}' ({node.op_type}) holds a sparse tensor, which zig can't write; "
+                    "export it as a dense one"
+                )
+        try:
+            model = onnx_ir.serde.deserialize_model(self.proto)
+        except (onnx_ir.serde.SerdeError, ValueError, TypeError, NotImplementedError) as error:
+            why = f"{error}" if error.__cause__ is None else f"{error.__cause__}"
+            raise ModelError(f"{self.name}: holds what zig can't write ({why}); export the model again") from error
         onnx_ir.external_data.set_base_dir(model.graph, self.folder.absolute())
         shared.give_copies(model, self)
         return model
@@ -283,7 +311,7 @@ class Graph:
         tensor = self.initializers.get(name)
         if tensor is None or tensor.ByteSize() > _LEVEL or tensor.data_type not in _FLOATS or not _is_inline(tensor):
             return False
-        damage.check_size(self, tensor)
+        damage.check_size(self.name, tensor)
         values = numpy_helper.to_array(tensor)
         return values.size > 1 and bool((values == values.flat[0]).all())
 
@@ -455,14 +483,7 @@ def _read(source: Any) -> tuple[onnx.ModelProto, Path | None]:
 
         return onnx_ir.to_proto(source), None
     path = Path(source)
-    try:
-        proto = onnx.load(path, load_external_data=False)
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: there is no such file") from error
-    except OSError as error:
-        raise ModelError(f"{path}: can't be read ({error.strerror or error})") from error
-    except (DecodeError, ValueError) as error:
-        raise ModelError(f"{path}: is not an ONNX model, or it is damaged or cut off") from error
+    proto = read(path)
     if not proto.graph.node:
         raise ModelError(f"{path}: is not an ONNX model, or it is empty")
     return proto, path

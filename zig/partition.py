@@ -574,15 +574,16 @@ class _Side:
 
     def __init__(self, units: list[Units]):
         self.units = np.concatenate([np.empty(0, np.int64), *units])
-        self.starts = np.cumsum([0, *map(len, units)])[:-1]
+        self.fork = np.repeat(np.arange(len(units)), [len(each) for each in units])
+        self.count = len(units)
 
     def look(self, component: Units) -> Units:
         """The component of each unit."""
         return np.asarray(component[self.units])
 
     def any(self, mask: Mask) -> Mask:
-        """bool[forks]: whether the mask holds for some unit of each."""
-        return np.logical_or.reduceat(mask, self.starts)
+        """bool[forks]: whether the mask holds for some unit of each; an axis of size 0 has none."""
+        return np.bincount(self.fork[mask], minlength=self.count) > 0
 
 
 def components(count: int, a: Units, b: Units) -> tuple[int, Units]:

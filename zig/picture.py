@@ -22,6 +22,7 @@ from graphviz import Digraph, escape
 
 from zig.atomic import write
 from zig.errors import UsageError
+from zig.printable import printable
 
 if TYPE_CHECKING:
     from zig.graph import Graph, Node
@@ -239,7 +240,7 @@ def _text(partition: Partition, drawing: Drawing) -> str:
     """The drawing in graphviz's language."""
     sizes = {group.id: group.size for group in partition.node_groups}
     number = {key: f"n{index}" for index, key in enumerate(drawing.boxes)}
-    title = f"{Path(partition.graph.name).name}: {len(partition)} groups in {len(sizes)} node groups"
+    title = f"{printable(Path(partition.graph.name).name)}: {len(partition)} groups in {len(sizes)} node groups"
     graph = Digraph(
         "zig",
         graph_attr={
@@ -258,9 +259,10 @@ def _text(partition: Partition, drawing: Drawing) -> str:
 
 
 def _attributes(box: Box, sizes: dict[int, int]) -> dict[str, str]:
-    operators = (f"{count} {name}" if count > 1 else name for name, count in box.operators.items())
+    named = ((printable(name)[:60], count) for name, count in box.operators.items())
+    operators = (f"{count} {name}" if count > 1 else name for name, count in named)
     label = _label(
-        box.name[-60:],
+        printable(box.name[-60:]),
         *_few(operators, ", "),
         *_few((f"group {group} · {sizes[group]}" for group in sorted(box.writes)), "\n"),
         *_few((f"reads group {group}" for group in sorted(box.reads - box.writes)), "\n"),

@@ -27,6 +27,7 @@ from zig.flow import Flow
 from zig.graph import Graph, load
 from zig.partition import Mask, Partition, analyze
 from zig.plan import Plan
+from zig.reading import check_target
 from zig.removal import Zeroed, choices, removable
 
 if TYPE_CHECKING:
@@ -79,8 +80,10 @@ def compress(
         UsageError: the target can't be written.
         PlanError: the plan is of another model.
         UnchangedError: with `strict`.
+        UsageError: the target's name is not that of an ONNX file.
         VerifyError: the outputs differ; nothing is written.
     """
+    check_target(target)
     partition = _match(plan, source) if plan else analyze(source, rewrite=rewrite)
     graph, target = partition.graph, Path(target)
     unverified = _obstacle(graph, verify_options) if check else ""
@@ -136,7 +139,9 @@ def zero(plan: Plan, target: str | os.PathLike[str], source: Any = None) -> None
     Raises:
         ModelError: the target can't be written.
         PlanError: the plan is of another model than `source`.
+        UsageError: the target's name is not that of an ONNX file.
     """
+    check_target(target)
     partition = plan.partition if source is None else _match(plan, source)
     graph = partition.graph
     with blaming(graph.name, graph.proto):
@@ -190,15 +195,13 @@ def _compare(full: Path, small: Path, graph: Graph, options: dict[str, Any]) -> 
         raise VerifyError(f"{graph.name}: the compressed model would not be valid ONNX ({said}); please report it")
     comparison = verify(full, small, **options)
     if not comparison.equal:
-        said = complaint(graph.proto)
+        what = f"nothing was written, as the compressed model would compute something else: {comparison.differences[0]}"
+        said = complaint(graph.proto, shapeless=True)
         if said and not said.startswith("No Op registered"):  # which onnxruntime's optimizer makes
-            raise ModelError(f"{graph.name}: is no valid ONNX ({said}), and what it computes changes; export it again")
+            raise ModelError(f"{graph.name}: {what}; the model is no valid ONNX ({said}), so export it again")
         if comparison.nothing:
             raise VerifyError(f"{graph.name}: {comparison.nothing}; nothing was written, give real inputs by --data")
-        raise VerifyError(
-            f"{graph.name}: the compressed model would not give the same outputs (largest relative difference "
-            f"{comparison.max_rel:.2g}); nothing was written. Please report the model"
-        )
+        raise VerifyError(f"{graph.name}: {what}; please report the model, and leave out by --keep what is before it")
     return comparison
 
 
@@ -206,8 +209,8 @@ def _complaint(model: Path) -> str:
     """The first line of what onnx's checker says against a model."""
     try:
         onnx.checker.check_model(str(model))
-    except onnx.checker.ValidationError as error:
-        return str(error).splitlines()[0]
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        return next(iter(str(error).splitlines()), type(error).__name__)
     return ""
 
 
