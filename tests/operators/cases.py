@@ -1129,7 +1129,7 @@ def _quantized() -> Iterator[Case]:
                "channels of a weight", x="N 3", wq="int8: 3 c", ws="positive: c", v="c 2")  # fmt: skip
     yield case("DequantizeLinear", "w = DequantizeLinear <axis = 0, block_size = 2> (wq, ws)\nh = MatMul (x, w)\nz = MatMul (h, v)",
                "c: wq.1 | v.0 ws.1", "blocks of a weight", x="N 6", wq="int8: 6 c", ws="positive: 3 c", v="c 2", opset=21)  # fmt: skip
-    yield linear("QuantizeLinear", "q = QuantizeLinear <axis = 1> (h, sc)\ny = DequantizeLinear <axis = 1> (q, sc)", "c: b.0 sc.0 w.1 | v.0",
+    yield linear("QuantizeLinear", "q = QuantizeLinear <axis = 1> (h, sc)\ny = DequantizeLinear <axis = 1> (q, sc)", "c: b.0 w.1 | sc.0 v.0",
                  "channels", sc="positive: c")  # fmt: skip
     yield linear("DynamicQuantizeLinear", "q, sc, zp = DynamicQuantizeLinear (h)\ny = Cast <to = 1> (q)", "")
     point = {"sc": np.array(0.05, np.float32), "zp": np.array(3, np.uint8)}
