@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import killing
 import numpy as np
 import onnx
 import pytest
@@ -41,7 +42,8 @@ def whole(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are killed as on Linux")
 @pytest.mark.parametrize("command", list(RUNS))
-def test_killed_between_steps_again_and_again(command: str, tmp_path: Path) -> None:
+def test_killed_between_steps_again_and_again(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(killing, "PRELOADED", ["zig.cli", "zig.runs.train", "zig.search.run"])
     out, file, random = tmp_path / "out", tmp_path / "run.yml", np.random.default_rng(0)
     file.write_text(yaml.safe_dump({"out": str(out), **RUNS[command]}))
     times = 0
