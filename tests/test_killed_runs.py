@@ -47,7 +47,7 @@ def test_killed_between_steps_again_and_again(command: str, tmp_path: Path, monk
     out, file, random = tmp_path / "out", tmp_path / "run.yml", np.random.default_rng(0)
     file.write_text(yaml.safe_dump({"out": str(out), **RUNS[command]}))
     times = 0
-    while killed_at(int(random.integers(10, 60)), tmp_path, command, file, "--resume"):
+    while killed_at(int(random.integers(10, 40)) + 12 * times, tmp_path, command, file, "--resume"):
         whole(out)
         times += 1
     print(f"{command}: killed {times} times")
