@@ -322,13 +322,12 @@ def test_a_provider_that_cannot_start_is_named_in_one_sentence(model_path: Path,
     assert "::" not in done.stderr
 
 
-def test_a_model_is_at_fault_where_the_provider_takes_another(model_path: Path) -> None:
+def test_the_smallest_of_all_models_runs_where_the_provider_is_not_at_fault() -> None:
     import onnxruntime
 
     from zig.verify import _starts
 
     assert _starts(onnxruntime, [("CPUExecutionProvider", {})])
-    assert not _starts(onnxruntime, [("NoExecutionProvider", {})])
 
 
 def test_latency_is_a_time(model_path: Path) -> None:
