@@ -63,6 +63,14 @@ class Criterion(str, Enum):
     random = "random"
 
 
+class Backend(str, Enum):
+    """Where a search scores its candidates."""
+
+    loky = "loky"
+    dask = "dask"
+    ray = "ray"
+
+
 class Scope(str, Enum):
     """Where groups compete."""
 
@@ -113,7 +121,6 @@ Smoke = Annotated[bool, typer.Option("--smoke", help="Try it all in a minute, on
 app = typer.Typer(
     help="Prunes neural networks exactly, from the ONNX file.",
     epilog="Example: zig compress model.onnx -o small.onnx",
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -469,11 +476,19 @@ def prune_checkpoint(
     _show_run(run(config, checkpoint, out=out, smoke=smoke), as_json)
 
 
-@app.command(epilog="Example: zig search samples/configs/search_onestep.yml")
+@app.command(epilog="Example: zig search samples/configs/search_onestep.yml --backend dask --address tcp://host:8786")
 def search(
     config: Config,
     smoke: Smoke = False,
     resume: Resume = False,
+    backend: Annotated[
+        Optional[Backend],  # noqa: UP045 - as above
+        typer.Option("--backend", help="Where candidates are scored, in place of method.backend."),
+    ] = None,
+    address: Annotated[
+        Optional[str],  # noqa: UP045 - as above
+        typer.Option("--address", metavar="URL", help="Of Dask's scheduler or Ray's cluster, as tcp://host:8786."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Search for a small network, as a file says.
@@ -483,7 +498,8 @@ def search(
     """
     with _training("search"):
         from zig.search.run import search as run
-    _show_run(run(config, smoke=smoke, resume=resume), as_json)
+    chosen: Any = backend.value if backend else None
+    _show_run(run(config, smoke=smoke, resume=resume, backend=chosen, address=address), as_json)
 
 
 @app.command(epilog="Example: zig view model.onnx --port 8600")
