@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from zig import disk
 from zig.arithmetic import Array
-from zig.errors import UsageError
+from zig.errors import ModelError, UsageError
 from zig.graph import Graph
 from zig.removal import WHOLE, WORKERS, Zeroed
 
@@ -53,6 +53,8 @@ class Streamed(ir.LazyTensor):
     def __init__(self, graph: Graph, name: str, dims: Iterable[int], values: Values):
         """Remember how to make the values: from the name and a range of the rows that the initializer has now."""
         dtype = ir.DataType(graph.initializers[name].data_type)
+        if dtype == ir.DataType.STRING:
+            raise ModelError(f"{graph.name}: tensor '{name}' holds texts where numbers belong; export the model again")
 
         def piece(rows: slice = WHOLE) -> ir.Tensor[Array]:
             value = values(name, rows)
