@@ -13,7 +13,7 @@ from zig.app.opened import Opened
 from zig.app.session import Session
 from zig.app.views.running import follow
 from zig.app.views.shared import model_with_groups, saying_errors
-from zig.app.words import count, percent, plain
+from zig.app.words import cells, count, percent, plain
 from zig.errors import ZigError
 from zig.plan import MEASURES, SCOPES, Plan
 
@@ -81,7 +81,7 @@ def _effect(model: Opened, plan: Plan) -> None:
                       delta_arrow="off")  # fmt: skip
     st.markdown("**Widths**")
     st.dataframe(
-        facts.widths(model, plan), hide_index=True, height=330,
+        cells(facts.widths(model, plan)), hide_index=True, height=330,
         column_config={"kept": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1)},
     )  # fmt: skip
 

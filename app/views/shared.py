@@ -14,7 +14,7 @@ from zig.app.facts.picture import picture
 from zig.app.launch import START
 from zig.app.opened import Opened
 from zig.app.session import Look, Session
-from zig.app.words import plain
+from zig.app.words import cells, plain
 from zig.app.workspace import Workspace, start
 from zig.errors import ZigError
 
@@ -101,7 +101,7 @@ def show_graph(
 
 def table(rows: Sequence[Mapping[str, Any]], most: int = 10) -> None:
     """A table as high as its rows, up to `most` of them."""
-    st.dataframe(rows, hide_index=True, height="content" if len(rows) <= most else 35 * (most + 1) + 3)
+    st.dataframe(cells(rows), hide_index=True, height="content" if len(rows) <= most else 35 * (most + 1) + 3)
 
 
 def ask_group(group: int) -> None:
