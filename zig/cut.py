@@ -49,7 +49,9 @@ class Surgeon:
         for call, i in self.flow.lent:
             if not call.node.is_entry and self._touches(call.inputs[i]):
                 Cut(self, call).borrow(i)
-        for call in (call for call in touched if id(call) not in stored):
+        known = {id(call) for call in touched}
+        misled = [call for call in self.flow.calls if id(call) not in known and self._is_misled(call)]
+        for call in (call for call in [*touched, *misled] if id(call) not in stored):
             operator = self.flow.operators[call.node.op]
             if not operator.sizes and not operator.repair:
                 continue
@@ -92,6 +94,15 @@ class Surgeon:
     def touches(self, axis: Axis) -> bool:
         """Whether anything along an axis goes."""
         return any(part.live and not self.keep((part,)).all() for part in axis)
+
+    def _is_misled(self, call: Call) -> bool:
+        """Whether a node that is cut nowhere itself goes by sizes of something that is."""
+        operator = self.flow.operators.get(call.node.op)
+        for name in (call.node.inputs[i] for i in (operator.repairs if operator else ()) if call.has(i)):
+            old, new = self.graph.values.get(name), self.values.get(name)
+            if old is not None and new is not None and not np.array_equal(old, new):
+                return True
+        return False
 
     def _touches(self, tensor: Tensor | None) -> bool:
         return tensor is not None and any(self.touches(axis) for axis in tensor.axes)

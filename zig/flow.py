@@ -189,7 +189,8 @@ class Flow(Parts):
         """One number all over, read by several nodes, ties them to nothing: each takes as much of it as it needs."""
         node = call.node
         name = node.inputs[i]
-        alone = len(self.graph.readers[name]) < 2 and name not in self.graph.outputs
+        readers = [reader for reader in self.graph.readers[name] if not reader.is_entry]
+        alone = len(readers) < 2 and name not in self.graph.outputs
         if alone or not tensor.live or i >= len(node.proto.input):
             return
         key = id(node.proto), i  # a node with a body reads before and after it

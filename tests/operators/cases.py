@@ -508,7 +508,7 @@ def _reductions() -> Iterator[Case]:
             read = "m = ReduceMax <axes = [1], keepdims = {keep}> (p)".replace("Max", name).replace("{keep}", str(keep))
             lift = "g = Unsqueeze <axes = [1]> (m)" if not keep else "g = Identity (m)"
             yield sequence(f"Reduce{name}", f"{before}\n{read.replace('m =', 'mm =')}\n{lift.replace('(m)', '(mm)')}\ny = Mul (p, g)", groups,
-                           f"gate, {before.split()[-4]} {before.split()[2]}, {keep}", opset=12, **limits)  # fmt: skip
+                           f"gate of {before!r}, {keep}", opset=12, **limits)  # fmt: skip
     yield sequence("ReduceMean", "y = ReduceMean <axes = [2]> (h)", label="attribute", opset=13)
     yield sequence("ReduceSum", "y = ReduceSum <noop_with_empty_axes = 1> (h)", label="no axes")
     for name in ("ArgMax", "ArgMin"):

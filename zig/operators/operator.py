@@ -82,9 +82,9 @@ def repair_sizes(index: int) -> Callable[[Cut], None]:
         short = len(want) - (len(want) if old is None else len(old))
         which = cut.call.attribute("axes") or range(short, len(want))
         want = tuple(want[a] for a in which)
-        if given is not None and all(g in (1, w) for g, w in zip(given.tolist()[::-1], want[::-1], strict=False)):
-            return
         ones = [old is not None and old.tolist()[i] == 1 for i in range(len(want))]
+        if given is not None and all(g == w or one for g, w, one in zip(given.tolist(), want, ones, strict=False)):
+            return
         entries = [1 if one else (n if isinstance(n, int) else None) for one, n in zip(ones, want, strict=True)]
         cut.set_sizes(index, entries, want)
 
