@@ -34,6 +34,7 @@ Source = "str | os.PathLike[str] | onnx.ModelProto | Graph"
 _SMALL = 1024  # bytes of a constant that shape inference may look at
 _LEVEL = 1 << 16  # bytes of a constant that may be the same number over and over
 _STANDARD = ("", "ai.onnx")
+_DEFAULTS = 4  # the version of the format since which an initializer that is an input is but a default
 _NAMES = re.compile(r"[A-Za-z_][\w.]*")  # in a size such as `2*batch + 1`
 
 
@@ -80,8 +81,12 @@ class Node:
 class Graph:
     """A loaded model: `nodes` in topological order, `initializers` (Constants included), `shapes` and `values`."""
 
-    def __init__(self, proto: onnx.ModelProto, path: Path | None = None, folder: Path | None = None):
+    def __init__(
+        self, proto: onnx.ModelProto, path: Path | None = None, folder: Path | None = None, freeze_inputs: bool = False
+    ):
         """Read the structure of a model; `folder` is where its external data lie.
+
+        With `freeze_inputs` nobody overrides an initializer that is an input as well.
 
         Raises:
             ModelError: the model has no nodes, a cycle, or external data that can't be used.
@@ -91,6 +96,8 @@ class Graph:
         self.proto = bodies.named_apart(self._inlined(proto) if proto.functions else proto)
         self.opsets = {o.domain if o.domain not in _STANDARD else "": o.version for o in proto.opset_import}
         self.initializers = {tensor.name: tensor for tensor in self.proto.graph.initializer}
+        self.overridable = frozenset[str]() if freeze_inputs else overridable(self.proto)  # theirs is but a default
+        self.frozen = overridable(self.proto) - self.overridable
         self.copies: dict[str, str] = {}  # initializers that an Identity gives, and what they are copies of
         self.nodes = list(self._read_nodes(self.proto.graph, count()))
         self.inputs = [i.name for i in self.proto.graph.input if i.name not in self.initializers]
@@ -127,6 +134,7 @@ class Graph:
                     "out, for example by the exporter's options={'zipmap': False}"
                 )
         model = onnx_ir.serde.deserialize_model(self.proto)
+        unlist(model, self.frozen)
         onnx_ir.external_data.set_base_dir(model.graph, self.folder.absolute())
         return model
 
@@ -201,15 +209,18 @@ class Graph:
         """What is known of a tensor before the model runs: real numbers, or an object array with `Dim`s, or None."""
         if name in self.values:
             return self.values[name]
-        real = name in self.initializers and self.initializers[name].data_type not in arithmetic.NOT_REAL
-        return self.array(name) if real else None
+        return self.array(name) if name in self.initializers and self.is_real(name) else None
+
+    def is_real(self, name: str) -> bool:
+        """Whether an initializer holds real numbers, and always the same ones."""
+        return name not in self.overridable and self.initializers[name].data_type not in arithmetic.NOT_REAL
 
     def facts(self, name: str) -> tuple[tuple[int, ...], bool, float]:
         """Of an initializer: its shape, whether it holds weights, and its value if it is a single number."""
         if name not in self._facts:
             tensor = self.initializers[name]
             dims = tuple(tensor.dims)
-            single = math.prod(dims) == 1 and tensor.data_type not in arithmetic.NOT_REAL
+            single = math.prod(dims) == 1 and self.is_real(name)
             number = float(self.array(name).reshape(-1)[0]) if single else math.nan
             self._facts[name] = dims, self.is_float(name), number
         return self._facts[name]
@@ -249,7 +260,13 @@ class Graph:
     def _is_level(self, name: str) -> bool:
         """Whether an initializer is one float over and over."""
         tensor = self.initializers.get(name)
-        if tensor is None or tensor.ByteSize() > _LEVEL or tensor.data_type not in _FLOATS or not _is_inline(tensor):
+        if (
+            tensor is None
+            or name in self.overridable
+            or tensor.ByteSize() > _LEVEL
+            or tensor.data_type not in _FLOATS
+            or not _is_inline(tensor)
+        ):
             return False
         damage.check_size(self, tensor)
         values = numpy_helper.to_array(tensor)
@@ -345,7 +362,8 @@ class Graph:
         bare.graph.name = main.name or "graph"
         known = [numpy_helper.from_array(v, n) for n, v in values.items()
                  if n not in self.initializers and v.dtype != object]  # fmt: skip
-        small = [tensor for tensor in self.initializers.values() if tensor.ByteSize() <= _SMALL and _is_inline(tensor)]
+        fixed = [tensor for name, tensor in self.initializers.items() if name not in self.overridable]
+        small = [tensor for tensor in fixed if tensor.ByteSize() <= _SMALL and _is_inline(tensor)]
         bare.graph.initializer.extend([*small, *known])
         given = {tensor.name for tensor in bare.graph.initializer} | {value.name for value in main.input}
         bare.graph.input.extend(main.input)
@@ -392,8 +410,29 @@ class Graph:
         return sum(8 if shape is None else sum(not isinstance(n, int) for n in shape) for shape in shapes)
 
 
-def load(source: Any) -> Graph:
+def overridable(proto: onnx.ModelProto) -> frozenset[str]:
+    """The initializers that are inputs too, so that whoever runs the model may give them other values.
+
+    Before version 4 of the format every initializer had to be listed as an input, and runtimes take them for constants.
+    """
+    if proto.ir_version < _DEFAULTS:
+        return frozenset()
+    return frozenset(tensor.name for tensor in proto.graph.initializer) & {value.name for value in proto.graph.input}
+
+
+def unlist(model: onnx_ir.Model, names: Collection[str]) -> None:
+    """Leave out these initializers from what the model lists as its inputs."""
+    left = [value for value in model.graph.inputs if value.name not in names]
+    if len(left) < len(model.graph.inputs):
+        model.graph.inputs[:] = left
+
+
+def load(source: Any, freeze_inputs: bool = False) -> Graph:
     """Load a model from a path, or wrap a ModelProto or an `onnx_ir.Model`; a Graph comes back as it is.
+
+    Args:
+        source: what to load.
+        freeze_inputs: whether nobody overrides an initializer that is an input as well, see `zig.analyze`.
 
     Raises:
         ModelError: the file is missing, is not ONNX, or its external data can't be used.
@@ -402,7 +441,7 @@ def load(source: Any) -> Graph:
         return source
     proto, path = _read(source)
     with damage.blaming(str(path or proto.graph.name or "the model"), proto):
-        return Graph(proto, path)
+        return Graph(proto, path, freeze_inputs=freeze_inputs)
 
 
 def _read(source: Any) -> tuple[onnx.ModelProto, Path | None]:

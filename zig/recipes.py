@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from zig.units import Axis, Call, Units
 
 NODE, UNMADE = -1, -2  # for reasons of the node itself: it computes over a part, or ties it to what no weight makes
-MARKS = ("members", "heads", "blocks")  # lists of a flow that hold units
+MARKS = ("members", "heads", "blocks", "divisors")  # lists of a flow that hold units
 LISTS = (*MARKS, "ties", "fixes", "leaks", "forks", "stored", "contractions", "costs")  # all that a node may add to
 Made = tuple[int, "Rest | None"]  # a part of a result: the place of its units and its rest (None: the part itself)
 
@@ -39,7 +39,7 @@ class Recipe(NamedTuple):
     fixes: list[tuple[int, int]]  # place; the place of what gives the reason, or NODE or UNMADE
     own: list[int]  # which of these two there are
     leaks: list[int]  # of parts that nothing constant is known of
-    marks: list[tuple[str, list[int]]]  # what goes to `members`, `heads` or `blocks`
+    marks: list[tuple[str, list[int]]]  # what goes to the lists of `MARKS`
     contractions: list[tuple[int, int | None]]
     costs: list[list[int]]
 

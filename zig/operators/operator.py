@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from zig.units import Call, Tensor
 
 
+_OFF = 1e-2  # by which share a number may be off: in half precision, after a few operations
+_TINY = 1e-4  # a number that may be what rounding leaves of zero
 ABSENT = 99  # the place of a zero point that no operator has: 0 itself
 
 
@@ -35,6 +38,8 @@ class Operator:
     zero_points: Mapping[int, int] = field(default_factory=dict)  # operand -> the operand that holds what stands for 0
     ranges: bool = False  # quantises its first operand by the largest entry, so that what goes must be zero there
     feedback: str = ""  # letter of a recurrent state, summed over inside
+    undefined: Mapping[int, Callable[[Call, Any], Any]] = field(default_factory=dict)  # operand -> which of its entries
+    # leave nothing defined, whatever else is zero: a divisor of zero
     data: int = 0  # how many operands are data; the rest set parameters (0: all are data)
     repair: Callable[[Cut], None] | None = None  # what surgery adjusts besides cutting axes
     repairs: tuple[int, ...] = ()  # the operands that `repair` looks after
@@ -49,10 +54,16 @@ class Operator:
 
 
 def times(a: Any, b: Any) -> Any:
-    """A product in which 0 wins over the unknown (nan), but not over what is known to be infinite."""
-    zero = (np.asarray(a) == 0) | (np.asarray(b) == 0)
-    with np.errstate(invalid="ignore"):
-        return np.where(zero & ~np.isinf(a) & ~np.isinf(b), 0.0, np.multiply(a, b))
+    """A product in which 0 wins over the unknown (nan), but not over what is infinite or undefined (both are inf)."""
+    zero, endless = (np.asarray(a) == 0) | (np.asarray(b) == 0), np.isinf(a) | np.isinf(b)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.where(endless, np.inf, np.where(zero, 0.0, np.multiply(a, b)))
+
+
+def summed(a: Any, b: Any) -> Any:
+    """What a sum of products comes to: zero, infinite, or unknown, since how many are added is not for rests to say."""
+    product = times(a, b)
+    return np.where((product == 0) | np.isinf(product), product, np.nan)
 
 
 def zero_only(_: Call, x: Any, *others: Any) -> Any:
@@ -60,9 +71,33 @@ def zero_only(_: Call, x: Any, *others: Any) -> Any:
     return np.where(np.asarray(x) == 0, 0.0, np.nan)
 
 
+def steady(value: Callable[..., Any], *given: Any) -> Any:
+    """A function with jumps, unknown near them: rests are computed more exactly than what the model computes.
+
+    Zero is exactly zero; other numbers may be off by a little, which matters to a function with a jump there.
+    """
+    found = np.asarray(value(*given), np.float64)
+    for shares in product((1 - _OFF, 1 + _OFF), repeat=len(given)):
+        near = value(*(np.multiply(x, share) for x, share in zip(given, shares, strict=True)))
+        found = np.where(np.abs(near - found) <= 2 * _OFF * np.abs(found), found, np.nan)
+    tiny = np.logical_or.reduce(np.broadcast_arrays(*((np.abs(x) < _TINY) & (np.asarray(x) != 0) for x in given)))
+    return np.where(tiny, np.nan, found)
+
+
+def defined(value: Any, *given: Any) -> Any:
+    """A function's value; where it has none though all operands are known (0 / 0), infinity, which nothing absorbs."""
+    known = np.logical_and.reduce(np.broadcast_arrays(*(np.isfinite(x) for x in given)))
+    return np.where(np.isnan(value) & known, np.inf, value)
+
+
 def same(_: Call, x: Any, *others: Any) -> Any:
     """A constant stays what it is."""
     return x
+
+
+def no_divisor(_: Call, value: Any) -> Any:
+    """Which entries nothing can be divided by, not even zero."""
+    return (value == 0) | np.isnan(value)
 
 
 def letters(rank: int) -> list[str]:

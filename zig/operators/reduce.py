@@ -115,6 +115,18 @@ def _average_rest(call: Call, x: Any) -> Any:
     return zero_only(call, x) if counts or call.attribute("auto_pad", "NOTSET") != "NOTSET" else x
 
 
+def powers(rule: str) -> Any:
+    """A rule of a p-norm: zeros add nothing to a sum of powers above zero."""
+
+    def checked(call: Call) -> str:
+        if not call.attribute("p", 2) > 0:
+            raise RuleError("its power is not above zero, so zeros would count")
+        return rule
+
+    checked.__doc__ = f"`{rule}`"
+    return checked
+
+
 def resize(call: Call) -> str:
     """Axes that keep their size pass: `*a x! -> *a t`."""
     before, after = call.tensor(0).sizes, call.result_sizes()
@@ -279,10 +291,10 @@ OPERATORS: dict[str, Operator] = {
     "AveragePool": Operator("n c *s! -> n c *t", rest=_average_rest, why=_WINDOW),
     "MaxPool": Operator(_max_pool, rest=same, why=_WINDOW),
     "com.microsoft.NhwcMaxPool": Operator("n *s! c -> n *t c", rest=same, why=_WINDOW),
-    "LpPool": Operator("n c *s! -> n c *t", rest=zero_only, why=_WINDOW),
+    "LpPool": Operator(powers("n c *s! -> n c *t"), rest=zero_only, why=_WINDOW),
     "GlobalAveragePool": Operator("n c *s! -> n c *t", rest=same, why=_WINDOW),
     "GlobalMaxPool": Operator("n c *s! -> n c *t", rest=same, why=_WINDOW),
-    "GlobalLpPool": Operator("n c *s -> n c *t", rest=zero_only),
+    "GlobalLpPool": Operator(powers("n c *s -> n c *t"), rest=zero_only),
     "MaxUnpool": Operator(_unpool, rest=zero_only, why=_WINDOW, data=2, repair=repair_sizes(2), repairs=(2,)),
     "MaxRoiPool": Operator("n! c h! w!, r! k! -> r c y x", rest=zero_only, why=_REGION),
     "RoiAlign": Operator("n! c h! w!, r! k!, r! -> r c y x", rest=zero_only, why=_REGION),
