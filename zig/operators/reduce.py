@@ -196,6 +196,8 @@ def _reversed(call: Call) -> str:
     """Each batch in its own length: `t! b *s, ~b -> t b *s`."""
     axes = letters(len(call.tensor(0).axes))
     time, batch = call.attribute("time_axis", 0), call.attribute("batch_axis", 1)
+    if {time, batch} != {0, 1}:
+        raise RuleError("its axes are other than 0 and 1")
     x, result = bind(axes, time).split(" -> ")
     return f"{x}, ~{axes[batch]} -> {result}"
 
@@ -238,9 +240,12 @@ def _max_pool(call: Call) -> str:
 
 def _unpool(call: Call) -> str:
     """Indices come from MaxPool, which counts anew in a smaller tensor: `n c *s!, n c *s! -> n c *t`."""
-    pools = (other.node.outputs for other in call.flow.calls if other.node.op == "MaxPool")
-    if not any(call.node.inputs[1] in outputs[1:] for outputs in pools):
+    pools = (other for other in call.flow.calls if other.node.op == "MaxPool")
+    pool = next((other for other in pools if call.node.inputs[1] in other.node.outputs[1:]), None)
+    if pool is None:
         raise RuleError("its indices come from no MaxPool")
+    if pool.tensor(0).sizes[2:] != call.result_sizes()[2:]:
+        raise RuleError("its indices count in an image of another size")
     return "n c *s!, n c *s! -> n c *t"
 
 
