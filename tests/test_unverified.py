@@ -128,7 +128,12 @@ FAULTS: dict[str, onnx.ModelProto] = {
     "a divisor that is a factor elsewhere": dense("p = Div (h, d)\nq = Mul (h, d)\ny = Add (p, q)", d="positive: c"),
     "a root of it": dense("r = Sqrt (d)\np = Div (h, r)\nq = Mul (h, d)\ny = Add (p, q)", d="positive: c"),
     "Celu of alpha 0": dense("y = Celu <alpha = 0.0> (h)"),
+    "Celu of alpha 0, above zero": dense("a = Add (h, k)\ny = Celu <alpha = 0.0> (a)", k=0.8),
     "a slope of zero": dense("y = PRelu (h, d)", d=ONE_OF_FOUR),
+    "indices into an image of another size": built(
+        "h = Conv (x, w)\np, i = MaxPool <kernel_shape = [2, 2], strides = [1, 1]> (h)\n"
+        "y = MaxUnpool <kernel_shape = [2, 2], strides = [2, 2]> (p, i)\nz = Conv (y, v)", **IMAGE
+    ),
     "a power of zero in a norm": normed("GlobalLpPool <p = 0> (h)"),
     "a variance of NaN": statistics([0] * 4, [np.nan, 1, 1, 1]),
     "a variance below zero": statistics([0] * 4, [-1, 1, 1, 1]),

@@ -200,9 +200,8 @@ def _values(node: onnx.NodeProto, name: str, kind: int, given: Any) -> list[Any]
         return [v for v in (0.0, 1.0, -0.7, 0.3, 2.5) if v != given]
     if name == "saturate":  # a switch: other numbers are nobody's
         return [0, 1]
-    if kind == AttributeProto.INT and name not in ("to", "hidden_size"):
-        few = (0, 1, 2) if (node.op_type, name) == ("Split", "axis") else (0, 1, 2, -1)  # onnxruntime ends the process
-        return [v for v in few if v != given]
+    if kind == AttributeProto.INT and name not in ("to", "hidden_size", "num_outputs"):  # the last ends onnx's process
+        return [v for v in (0, 1, 2, -1) if v != given]
     if kind == AttributeProto.STRING:
         return [v for v in _STRINGS.get(name, []) if v.encode() != given]
     if kind == AttributeProto.STRINGS and name == "activations":

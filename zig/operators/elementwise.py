@@ -83,7 +83,7 @@ def _elu(call: Call, x: Any, alpha: float = 1.0, gamma: float = 1.0) -> Any:
 
 def _celu(call: Call, x: Any) -> Any:
     alpha = call.attribute("alpha", 1.0)
-    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0) / alpha))
+    return np.maximum(x, 0) + np.minimum(0, alpha * np.expm1(np.divide(x, alpha)))
 
 
 def _clip(call: Call, x: Any, *_: Any) -> Any:
