@@ -223,6 +223,10 @@ def _binary() -> Iterator[Case]:
     yield linear("Mod", "p = Sub (h, one)\ny = Mod <fmod = 1> (p, q)", label="at -1", one=1.0, q=0.7)
     yield linear(
         "Mod", "f = Sub (h, one)\np = Cast <to = 7> (f)\nm = Mod (p, q)\ny = Cast <to = 1> (m)", label="integers",
+        one=2.4, q=[3],
+    )  # fmt: skip
+    yield linear(  # rounding may leave less than a whole number, of which the cast makes another integer
+        "Mod", "f = Sub (h, one)\np = Cast <to = 7> (f)\nm = Mod (p, q)\ny = Cast <to = 1> (m)", READ, "at a jump",
         one=2.0, q=[3],
     )  # fmt: skip
     for name in ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"):
