@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import zig
-from zig.atomic import write
 from zig.errors import ZigError
+from zig.host.atomic import write
 
 ORDER, ANSWERS, COMPLAINTS = "order.json", "answers.jsonl", "stderr.txt"
 

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 from zig.errors import UsageError
-from zig.packages import importing
+from zig.host.packages import importing
 
 from .workspace import UPLOAD_LIMIT
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 import zig
-from zig.budget import Budget
-from zig.graph import Graph
-from zig.importance import CRITERIA, Scores
-from zig.partition import Mask, NodeGroup, Partition
-from zig.units import Units
+from zig.flow.units import Units
+from zig.groups.budget import Budget
+from zig.groups.importance import CRITERIA, Scores
+from zig.groups.partition import Mask, NodeGroup, Partition
+from zig.model.graph import Graph
 
 from .scene import net as nets
 from .scene.palette import hues

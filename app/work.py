@@ -12,7 +12,7 @@ import numpy as np
 
 import zig
 from zig.errors import ZigError
-from zig.process import ending
+from zig.host.process import ending
 
 from .jobs import ORDER
 
@@ -69,7 +69,7 @@ def sensitivity(folder: Path, *, model: str, share: float, seed: int) -> Result:
         share: Which share of each node group, those of least magnitude first.
         seed: Seed of the random input.
     """
-    from zig.importance import magnitude  # noqa: PLC0415 - as heavy as the weights are
+    from zig.groups.importance import magnitude  # noqa: PLC0415 - as heavy as the weights are
 
     partition = zig.analyze(model)
     scores = magnitude(partition)

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from zig.atomic import draft
 from zig.errors import ModelError, UsageError
+from zig.host.atomic import draft
 
 UPLOAD_LIMIT = 1 << 30  # bytes
 UPLOADED = (".onnx", ".data", ".bin", ".weight", ".npz")

@@ -33,7 +33,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from zig import datafiles
+from zig.surgery import datafiles
 
 MIB = 1 << 20
 MOST_SECONDS, MOST_MEMORY, MOST_COPIES = 60.0, 2048.0, 1.5  # of analyze, of compress (MiB), of compress beside copying

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from zig.proof.verify import Session
 from zig.search import IterativePruner
-from zig.verify import Session
 
 
 def outputs(path: Path, images: dict[str, np.ndarray]) -> list[np.ndarray]:

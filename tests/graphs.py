@@ -21,7 +21,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 import zig
-from zig import bodies
+from zig.model import bodies
 
 Array = np.ndarray[Any, Any]
 BATCH = 8  # what a symbol stands for when a model runs

@@ -178,7 +178,7 @@ def round_trip(model: Path, folder: Path, ratio: float = 0.5) -> Trip:
     comparison = zig.verify(folder / "zeroed.onnx", folder / "small.onnx")
     seconds = time.perf_counter() - start
     sizes: dict[str, int] = {}
-    for fixed in partition.summary()["fixed"]:
+    for fixed in zig.summary(partition)["fixed"]:
         sizes[fixed["reason"]] = sizes.get(fixed["reason"], 0) + fixed["size"]
     return Trip(
         model, report.before["parameters"], zig.Budget(partition).prunable_parameters,

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from zig.apart import apart, is_safe
 from zig.errors import ModelError, VerifyError
-from zig.verify import verify
+from zig.host.isolate import apart, is_safe
+from zig.proof.verify import verify
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nothing runs apart where no fork is safe")
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = """
 import os, sys
-from zig.verify import verify
+from zig.proof.verify import verify
 answer = verify(sys.argv[1], sys.argv[1], alone=True)
 assert "onnxruntime" not in sys.modules
 assert answer == verify(sys.argv[1], sys.argv[1])
@@ -31,7 +31,7 @@ assert answer == verify(sys.argv[1], sys.argv[1])
 @pytest.fixture(autouse=True)
 def _fork(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is run here has no use for the onnxruntime that this process may have loaded."""
-    monkeypatch.setattr("zig.apart.is_safe", lambda: True)
+    monkeypatch.setattr("zig.host.isolate.is_safe", lambda: True)
 
 
 def test_what_comes_back() -> None:
@@ -110,7 +110,7 @@ def test_a_process_that_may_have_no_children_does_it_itself(monkeypatch: pytest.
 
 def test_models_are_compared_apart(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subprocess.run([sys.executable, "-c", SCRIPT, model_path], check=True, cwd=ROOT)
-    pair = sys.modules["zig.verify"]._Pair  # `zig.verify` itself is the function
+    pair = verifying._Pair
     monkeypatch.setattr(pair, "compare", lambda *_: os.abort())
     with pytest.raises(ModelError, match=r"^[^ ]*network.onnx: onnxruntime breaks down \(SIGABRT\)"):
         verify(model_path, model_path, alone=True)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 import zig
-from zig.arithmetic import broadcast, reshaped
-from zig.dims import Dim, Size, product, symbol
-from zig.graph import Graph
+from zig.model.dims import Dim, Size, product, symbol
+from zig.model.graph import Graph
+from zig.model.shapes import broadcast, reshaped
 
 N, S = symbol("N"), symbol("S")
 
@@ -235,7 +235,7 @@ def test_a_size_that_depends_on_data_stays_open() -> None:
     graph = Graph(model)
     assert graph.shapes["n"][0] == 2
     assert isinstance(graph.shapes["n"][1], Dim)
-    assert zig.analyze(model).summary()["groups"] == 0
+    assert zig.summary(zig.analyze(model))["groups"] == 0
 
 
 def test_two_symbols_may_be_equal_so_nothing_follows_from_comparing_them() -> None:

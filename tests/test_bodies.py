@@ -11,8 +11,8 @@ import onnx
 import pytest
 
 import zig
-from zig import bodies
-from zig.graph import Graph
+from zig.model import bodies
+from zig.model.graph import Graph
 
 PICK = "total = ReduceSum <keepdims = 0> (x)\nyes = Greater (total, zero)"
 ONE = {"zero": 0.0, "x": "2 3"}

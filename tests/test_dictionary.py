@@ -13,9 +13,9 @@ from pathlib import Path
 import onnx
 import pytest
 
+from zig.flow.rules import parse
 from zig.operators import OPERATORS, Operator, table
 from zig.operators.__main__ import page
-from zig.rules import parse
 
 SCHEMAS = {
     f"{schema.domain}.{schema.name}".lstrip("."): schema

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zig.dims import Dim, Size, at_least_one, divide, number, product, symbol
 from zig.errors import RuleError
+from zig.model.dims import Dim, Size, at_least_one, divide, number, product, symbol
 
 VALUES = {"n": 3, "m": 5, "batch": 7}
 N, M = symbol("n"), symbol("m")

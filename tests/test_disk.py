@@ -13,10 +13,10 @@ import pytest
 from test_large import SMALL, large
 
 import zig
-from zig import disk
-from zig.arithmetic import Array
+from zig.model.shapes import Array
+from zig.surgery import direct
 
-ODD = disk.ALIGNED // 2 + 1
+ODD = direct.ALIGNED // 2 + 1
 
 
 def pieces(*lengths: int) -> Iterator[Array]:
@@ -27,23 +27,23 @@ def pieces(*lengths: int) -> Iterator[Array]:
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that counts as large."""
-    monkeypatch.setattr(disk, "LARGE", 1)
-    monkeypatch.setattr(disk, "_BLOCK", 2 * disk.ALIGNED)
+    monkeypatch.setattr(direct, "LARGE", 1)
+    monkeypatch.setattr(direct, "_BLOCK", 2 * direct.ALIGNED)
     path = tmp_path / "file"
-    path.write_bytes(b"?" * disk.ALIGNED)
+    path.write_bytes(b"?" * direct.ALIGNED)
     return path
 
 
-@pytest.mark.parametrize("start", [0, disk.ALIGNED, ODD])
+@pytest.mark.parametrize("start", [0, direct.ALIGNED, ODD])
 @pytest.mark.parametrize(
-    "lengths", [(), (0,), (ODD,), (disk.ALIGNED,), (ODD,) * 9, (5 * disk.ALIGNED, 1, 2 * disk.ALIGNED - 1, ODD)]
+    "lengths", [(), (0,), (ODD,), (direct.ALIGNED,), (ODD,) * 9, (5 * direct.ALIGNED, 1, 2 * direct.ALIGNED - 1, ODD)]
 )
 def test_every_byte_arrives_where_it_should(file: Path, start: int, lengths: tuple[int, ...]) -> None:
     with file.open("r+b") as opened:
         opened.seek(start)
-        disk.put(opened, pieces(*lengths))
+        direct.put(opened, pieces(*lengths))
         opened.write(b"end")
-    before = b"?" * disk.ALIGNED
+    before = b"?" * direct.ALIGNED
     expected = before[:start].ljust(start, b"\0") + b"".join(piece.tobytes() for piece in pieces(*lengths)) + b"end"
     assert file.read_bytes() == expected + before[len(expected) :]
 
@@ -52,20 +52,20 @@ def test_only_large_files_go_past_the_cache_and_only_where_it_can_be(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with file.open("r+b") as opened:
-        straight = disk._straight(opened)
+        straight = direct._straight(opened)
         if straight is None:
             pytest.skip("this file system has no way past the cache")
         straight.close()
-        monkeypatch.setattr(disk, "LARGE", 2 * disk.ALIGNED)
-        assert disk._straight(opened) is None
-        monkeypatch.setattr(disk, "LARGE", 1)
+        monkeypatch.setattr(direct, "LARGE", 2 * direct.ALIGNED)
+        assert direct._straight(opened) is None
+        monkeypatch.setattr(direct, "LARGE", 1)
         opened.seek(ODD)
-        assert disk._straight(opened) is None
+        assert direct._straight(opened) is None
         opened.seek(0)
         monkeypatch.setattr(os, "open", refuse)
-        assert disk._straight(opened) is None
-        disk.put(opened, pieces(3 * disk.ALIGNED + 1))
-    assert file.read_bytes() == next(pieces(3 * disk.ALIGNED + 1)).tobytes()
+        assert direct._straight(opened) is None
+        direct.put(opened, pieces(3 * direct.ALIGNED + 1))
+    assert file.read_bytes() == next(pieces(3 * direct.ALIGNED + 1)).tobytes()
 
 
 def refuse(*_: object) -> None:
@@ -78,9 +78,9 @@ def test_a_large_model_is_the_same_past_the_cache(tmp_path: Path, monkeypatch: p
     large.build(SMALL._replace(words=20_000), full, distinct=True)
     zig.zero(zig.prune(zig.analyze(full), 0.5, criterion="random"), zeroed)
     usual = zig.compress(zeroed, tmp_path / "usual.onnx", check=False)
-    monkeypatch.setattr(disk, "LARGE", 1)
-    ways, find = [], disk._straight
-    monkeypatch.setattr(disk, "_straight", lambda opened: ways.append(find(opened)) or ways[-1])
+    monkeypatch.setattr(direct, "LARGE", 1)
+    ways, find = [], direct._straight
+    monkeypatch.setattr(direct, "_straight", lambda opened: ways.append(find(opened)) or ways[-1])
     straight = zig.compress(zeroed, tmp_path / "straight.onnx", rtol=5e-3)
     assert straight.removed == usual.removed > 0
     ours, others = (zig.load(tmp_path / f"{name}.onnx") for name in ("straight", "usual"))
@@ -102,9 +102,9 @@ def test_a_file_system_that_takes_no_such_writes_gets_others(file: Path, monkeyp
             return super().write(data)  # type: ignore[arg-type]
 
     with file.open("r+b") as opened:
-        if (straight := disk._straight(opened)) is None:
+        if (straight := direct._straight(opened)) is None:
             pytest.skip("this file system has no way past the cache")
         straight.close()
         monkeypatch.setattr(io, "FileIO", Refusing)
-        disk.put(opened, pieces(5 * disk.ALIGNED + 7))
-    assert file.read_bytes() == next(pieces(5 * disk.ALIGNED + 7)).tobytes()
+        direct.put(opened, pieces(5 * direct.ALIGNED + 7))
+    assert file.read_bytes() == next(pieces(5 * direct.ALIGNED + 7)).tobytes()

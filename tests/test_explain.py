@@ -121,7 +121,7 @@ def test_rewriting_is_advised_only_where_it_frees_something() -> None:
 def test_forks_are_advised_only_where_another_choice_frees_something() -> None:
     text = "h = MatMul(x, w)\nr = Reshape(h, two)\ns = Mul(r, e)\nf = Reshape(s, one)\ny = MatMul(f, v)"
     sizes = {"x": "2 4", "w": "4 6", "two": [2, 2, 3], "one": [2, 6], "v": "6 3"}
-    for option in zig.partition.FORKS:
+    for option in zig.groups.partition.FORKS:
         for given in ("2 1", "3"):
             partition = zig.analyze(graphs.build(text, **sizes, e=given), forks=option)
             for tensor in partition.flow.weights:
@@ -132,7 +132,7 @@ def test_forks_are_advised_only_where_another_choice_frees_something() -> None:
                         assert held(zig.analyze(model, forks=other), why) < held(partition, why)
 
 
-def held(partition: zig.Partition, why: zig.explain.Why) -> int:
+def held(partition: zig.Partition, why: zig.groups.explain.Why) -> int:
     return sum(other.size for other in zig.why(partition, why.tensor) if other.axis == why.axis)
 
 

@@ -15,9 +15,9 @@ from conftest import parse
 from onnx import TensorProto, numpy_helper
 
 import zig
-from zig.dims import Dim, symbol
 from zig.errors import ModelError, UsageError, ZigError
-from zig.graph import Graph, load
+from zig.model.dims import Dim, symbol
+from zig.model.graph import Graph, load
 
 MLP = "h = Gemm (x, w, b)\ny = Relu (h)\nz = Gemm (y, v)"
 SIZES = {"x": "N 3", "w": "3 c", "b": "c", "v": "c 2", "c": 4}

@@ -30,7 +30,7 @@ def python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("module", ["zig", "zig.cli", "zig.verify", "zig.picture"])
+@pytest.mark.parametrize("module", ["zig", "zig.cli", "zig.proof.verify", "zig.groups.picture"])
 def test_importing_zig_loads_nothing_heavy(module: str, tmp_path: Path) -> None:
     code = f"import sys, json; sys.path.insert(0, {str(ROOT)!r}); import {module}; print(json.dumps(list(sys.modules)))"
     done = python(code, tmp_path)
@@ -74,7 +74,7 @@ def test_public_names_stay_what_they_are_when_a_module_of_the_same_name_is_impor
     code = f"""
 import sys; sys.path.insert(0, {str(ROOT)!r})
 import zig
-from zig.verify import latency
+from zig.proof.verify import latency
 import zig.cli, zig.picture, zig.surgery
 for name in zig.__all__:
     assert name == "OTO" or callable(getattr(zig, name)), name

@@ -16,7 +16,8 @@ from onnx import TensorProto, helper
 
 import zig
 from zig.cli import main
-from zig.removal import Zeroed
+from zig.groups.weights import Zeroed
+from zig.proof import verify as verifying
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import large
@@ -79,7 +80,7 @@ def test_pieces_of_any_size_give_the_same_bytes(
     full = decoder(SMALL)
     written = []
     for piece in (64, 1000, 1 << 23):  # bytes: two rows at a time, a few, all
-        monkeypatch.setattr("zig.graph._PIECE", piece)
+        monkeypatch.setattr("zig.model.structure._PIECE", piece)
         zig.zero(zig.prune(zig.analyze(full), 0.5), tmp_path / "zeroed.onnx")
         report = zig.compress(tmp_path / "zeroed.onnx", tmp_path / "small.onnx", check=False)
         data = [large.data_of(tmp_path / f"{name}.onnx").read_bytes() for name in ("zeroed", "small")]
@@ -93,13 +94,13 @@ def test_packed_numbers_are_written_in_pieces_of_whole_bytes(
 ) -> None:
     if not hasattr(TensorProto, kind.upper()):
         pytest.skip(f"this version of onnx has no {kind}")
-    monkeypatch.setattr("zig.graph._PIECE", 1)
+    monkeypatch.setattr("zig.model.structure._PIECE", 1)
     values = np.random.default_rng(0).integers(-2, 2, (11, 3)).astype(getattr(ml_dtypes, kind))
     table = onnx.numpy_helper.from_array(values, "table")
     graph = zig.load(helper.make_model(helper.make_graph([helper.make_node("Identity", ["table"], ["z"])], "graph", [],
         [helper.make_tensor_value_info("z", table.data_type, [11, 3])], [table])))  # fmt: skip
     assert [rows.start for rows in graph.pieces("table")] == [0, 4, 8]
-    from zig.files import Streamed  # onnx-ir is slow to import
+    from zig.surgery.save import Streamed  # onnx-ir is slow to import
 
     with (tmp_path / "table").open("wb") as file:
         Streamed(graph, "table", values.shape, Zeroed(graph)).tofile(file)
@@ -110,7 +111,7 @@ def test_packed_numbers_are_written_in_pieces_of_whole_bytes(
 def test_zeros_are_found_in_pieces_whatever_their_sign(
     dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zig.graph._PIECE", 256)
+    monkeypatch.setattr("zig.model.structure._PIECE", 256)
     random, kind = np.random.default_rng(0), np.dtype(getattr(ml_dtypes, dtype, dtype))
     first, second, third = (random.standard_normal(dims).astype(kind) for dims in ((70, 60), (60, 50), (50, 40)))
     first[:, [3, 4, 59]] = -np.zeros((), kind)
@@ -144,7 +145,7 @@ def test_what_there_is_no_memory_to_compare_is_written_with_a_word(
 ) -> None:
     full, zeroed, small = decoder(SMALL), tmp_path / "zeroed.onnx", tmp_path / "small.onnx"
     zig.zero(zig.prune(zig.analyze(full), 0.5), zeroed)
-    monkeypatch.setattr(sys.modules["zig.verify"], "_free_memory", lambda: 1e5)
+    monkeypatch.setattr(verifying, "_free_memory", lambda: 1e5)
     with pytest.raises(SystemExit) as end:
         main(["compress", str(zeroed), "-o", str(small), "--json"])
     told = capsys.readouterr()

@@ -18,8 +18,8 @@ from scipy.sparse.csgraph import connected_components
 
 import zig
 from zig.errors import UsageError
+from zig.groups.partition import components
 from zig.operators import OPERATORS, Operator
-from zig.partition import components
 
 ATTENTION = attention("Reshape", "heads")
 QKV = "wq.1 wk.1 wv.1 | wo.0"
@@ -235,7 +235,7 @@ def test_weights_shared_by_two_layers_are_one_group(tmp_path: Path) -> None:
 
 
 def test_the_summary_counts_what_the_partition_holds(residual: onnx.ModelProto) -> None:
-    summary = zig.analyze(residual).summary()
+    summary = zig.summary(zig.analyze(residual))
     assert summary["groups"] == 10
     assert summary["nodes"] == 6
     assert summary["parameters"] == 4 * 3 + 4 + 6 * 4 * 9 + 4 * 6 * 9 + 2 * 4

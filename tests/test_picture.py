@@ -14,10 +14,10 @@ from conftest import ROOT, parse
 from zig.app.scene.sketch import sketch
 
 import zig
-from zig import picture
 from zig.errors import UsageError
-from zig.partition import Partition
-from zig.picture import draw
+from zig.groups import picture
+from zig.groups.partition import Partition
+from zig.groups.picture import draw
 
 needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="graphviz's program dot is not installed")
 

@@ -18,7 +18,7 @@ from operators.cases import attention
 
 import zig
 from zig.errors import PlanError
-from zig.importance import magnitude
+from zig.groups.importance import magnitude
 from zig.plan import MEASURES, SCOPES
 
 ATTENTION = attention("Reshape", "heads")
@@ -250,7 +250,7 @@ def test_the_cost_of_a_plan_is_that_of_the_compressed_file(name: str, seed: int,
     ],
 )
 def test_multiply_accumulates(text: str, sizes: dict[str, str], macs: int) -> None:
-    assert zig.analyze(graphs.build(text, **sizes)).summary()["macs"] == macs
+    assert zig.summary(zig.analyze(graphs.build(text, **sizes)))["macs"] == macs
 
 
 @pytest.mark.parametrize(

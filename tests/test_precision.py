@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 import zig
-from zig.graph import Graph
+from zig.model.graph import Graph
 
 CONVOLUTIONS = """
     h = Conv <pads = [1, 1, 1, 1]> (x, w, b)

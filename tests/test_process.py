@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from zig import process
+from zig.host import process
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and streams are POSIX")
 
@@ -22,11 +22,12 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 SLOW = f"""
 import signal, sys, time; sys.path.insert(0, {str(ROOT)!r})
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background may have it ignored
-import zig.inputs
+import zig.proof.inputs
 def slow(*arguments, **options):
     print("running", flush=True); time.sleep(60)
-zig.inputs.random_feeds = slow
-sys.modules["zig.verify"].random_feeds = slow  # `zig.verify` itself is the function
+zig.proof.inputs.random_feeds = slow
+import zig.proof.verify
+zig.proof.verify.random_feeds = slow
 from zig.cli import main
 main(["compress", "network.onnx", "-o", "small.onnx"])
 """
@@ -85,7 +86,7 @@ SCRIPT = "from zig.cli import main; main()"
 MODULE = "runpy.run_module('zig', run_name='__main__', alter_sys=True)"
 
 
-@pytest.mark.parametrize("module", ["numpy", "typer", "zig.errors", "onnx", "zig.partition"])
+@pytest.mark.parametrize("module", ["numpy", "typer", "zig.errors", "onnx", "zig.groups.partition"])
 @pytest.mark.parametrize(("first", "start"), [("bin/zig", SCRIPT), ("-m", MODULE)])
 def test_an_interrupt_while_modules_load_says_nothing(module: str, first: str, start: str, model_path: Path) -> None:
     code = INTERRUPTED_IMPORT.format(module=module, first=first, start=start)

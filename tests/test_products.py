@@ -16,8 +16,8 @@ import onnx
 import pytest
 
 import zig
-from zig.budget import Budget
-from zig.explain import why
+from zig.groups.budget import Budget
+from zig.groups.explain import why
 
 OUTER = """a = MatMul (x, w0)
     b = MatMul (x, w1)
@@ -271,7 +271,7 @@ def test_a_budget_is_met_and_verified(name: str, of: str, tmp_path: Path) -> Non
     assert report.comparison.equal
     assert (report.after["parameters"], report.after["macs"]) == Budget(partition).price(plan.remove)
     assert parameters(tmp_path / "small.onnx") == report.after["parameters"]
-    again = zig.analyze(tmp_path / "small.onnx").summary()
+    again = zig.summary(zig.analyze(tmp_path / "small.onnx"))
     assert (again["parameters"], again["macs"]) == (report.after["parameters"], report.after["macs"])
 
 
@@ -293,7 +293,7 @@ def test_scores_count_the_whole_of_a_slice() -> None:
     tables = [arrays[name].reshape(6, 4) ** 2 for name in "gc"]
     for wide, weight, axis in ((slice(0, 6), "w0", 1), (slice(6, 10), "w1", 0)):
         norms = np.sqrt((arrays[weight] ** 2).sum(axis=0) + sum(table.sum(axis=axis) for table in tables))
-        assert zig.importance.magnitude(partition)[wide] == pytest.approx(norms / norms.mean(), rel=1e-5)
+        assert zig.groups.importance.magnitude(partition)[wide] == pytest.approx(norms / norms.mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize("forks", ["heads", "head_dims", "finest"])

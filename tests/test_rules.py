@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zig.errors import RuleError
+from zig.flow.rules import Operand, Rule, Term, Use, parse, products, spell
 from zig.operators import OPERATORS
-from zig.rules import Operand, Rule, Term, Use, parse, products, spell
 
 
 def test_a_rule_has_operands_results_and_bound_letters() -> None:

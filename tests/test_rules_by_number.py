@@ -44,14 +44,14 @@ from operators.cases import CASES, Case, case
 from operators.known import marked
 
 import zig
-from zig.cut import Surgeon
 from zig.errors import ZigError
-from zig.flow import Flow
-from zig.graph import Graph, Node, load
+from zig.flow.flow import Flow
+from zig.flow.units import Part, Tensor
+from zig.groups.partition import Labels, Partition, members, settle
+from zig.groups.weights import Zeroed
+from zig.model.graph import Graph, Node, load
 from zig.operators import OPERATORS, Operator
-from zig.partition import Labels, Partition, members, settle
-from zig.removal import Zeroed
-from zig.units import Part, Tensor
+from zig.surgery.surgeon import Surgeon
 
 EXACT = 1e-5
 DIFFERENT = 1e-4

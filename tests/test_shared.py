@@ -14,7 +14,7 @@ import pytest
 from onnx import numpy_helper
 
 import zig
-from zig.graph import load
+from zig.model.graph import load
 
 zoo = pytest.importorskip("zoo", reason="the networks are torch modules")
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from onnx import TensorProto, helper
 import zig
 from zig import cli
 from zig.errors import ModelError, UsageError, VerifyError
-from zig.inputs import GUESSES, Input, feedback, random_feeds
-from zig.probes import probes
-from zig.verify import Session, latency, obstacle, verify
+from zig.proof import verify as verifying
+from zig.proof.edits import probes
+from zig.proof.inputs import GUESSES, Input, feedback, random_feeds
+from zig.proof.verify import Session, latency, obstacle, verify
 
 SCALE = "g (float[N, 4] x) => (float[N, 4] y) { y = Mul(x, w) }"
 
@@ -327,7 +327,7 @@ def test_a_provider_that_cannot_start_is_named_in_one_sentence(model_path: Path,
 def test_the_smallest_of_all_models_runs_where_the_provider_is_not_at_fault() -> None:
     import onnxruntime
 
-    from zig.verify import _starts
+    from zig.proof.verify import _starts
 
     assert _starts(onnxruntime, [("CPUExecutionProvider", {})])
 
@@ -597,7 +597,7 @@ def test_tables_bound_the_ids_that_are_looked_up() -> None:
 
 
 def test_a_run_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["zig.verify"], "PATIENCE", 0.2)
+    monkeypatch.setattr(verifying, "PATIENCE", 0.2)
     text = """g (float[N, 3] x) => (float[N, 3] y) {
         n = Constant <value = int64 {1000000000000}> () t = Constant <value = bool {1}> ()
         y = Loop (n, t, x) <body = b (int64 i, bool c, float[N, 3] s) => (bool d, float[N, 3] r) {
@@ -608,7 +608,7 @@ def test_a_run_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_models_that_memory_does_not_hold_are_not_run(monkeypatch: pytest.MonkeyPatch, model_path: Path) -> None:
     assert obstacle(model_path, model_path) == ""
-    monkeypatch.setattr(sys.modules["zig.verify"], "_free_memory", lambda: 1000.0)
+    monkeypatch.setattr(verifying, "_free_memory", lambda: 1000.0)
     assert "GB are free" in obstacle(model_path, model_path)
     assert not obstacle(model_path, provider="cuda")
     with pytest.raises(ModelError, match=r"network.onnx: to run it under onnxruntime takes about 0.0 GB"):

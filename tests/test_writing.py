@@ -20,9 +20,10 @@ import pytest
 from killing import SAID, killed_at, process
 
 import zig
-from zig import atomic, datafiles
 from zig.errors import UsageError
-from zig.picture import draw
+from zig.groups.picture import draw
+from zig.host import atomic
+from zig.surgery import datafiles
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked and killed as on Linux")
 

@@ -20,7 +20,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 import zig
 from zig.errors import ZigError
-from zig.units import Call
+from zig.flow.call import Call
 
 Array = np.ndarray[Any, Any]
 SCALES = (0.01, 1.0, 30.0, 60.0)

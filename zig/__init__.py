@@ -10,36 +10,52 @@ Names are loaded when they are first used, so that `import zig` costs nothing an
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from zig import process
+from zig.errors import (
+    ExportError,
+    LinkError,
+    ModelError,
+    PlanError,
+    RuleError,
+    RunError,
+    UnchangedError,
+    UsageError,
+    VerifyError,
+    ZigError,
+)
+from zig.host import process
 
-process.begin()  # before anything that takes time to load
-
-from zig.verify import Comparison, verify  # noqa: E402 - not lazy: the module has the function's name and would take its place
+process.begin()  # where this is the command: before anything that takes time to load
 
 if TYPE_CHECKING:
-    from zig.budget import Budget, cost
-    from zig.explain import diff, why
-    from zig.graph import Graph, load
-    from zig.partition import NodeGroup, Partition, analyze
+    from zig.groups.budget import Budget, cost
+    from zig.groups.explain import diff, summary, why
+    from zig.groups.partition import NodeGroup, Partition, analyze
+    from zig.model.graph import Graph, load
     from zig.plan import Plan, prune
-    from zig.surgery import Report, compress, to_graphsurgeon, zero
-    from zig.training.oto import OTO  # noqa: TID251 - a name only; the module is loaded when OTO is asked for
+    from zig.proof.comparison import Comparison
+    from zig.proof.verify import verify
+    from zig.surgery.compress import Report, compress, to_graphsurgeon, zero
+    from zig.training.oto import OTO
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "OTO": "zig.training.oto",
-    "Budget": "zig.budget", "cost": "zig.budget",
-    "diff": "zig.explain", "why": "zig.explain",
-    "Graph": "zig.graph", "load": "zig.graph",
-    "NodeGroup": "zig.partition", "Partition": "zig.partition", "analyze": "zig.partition",
-    "Plan": "zig.plan", "prune": "zig.plan",
-    "Report": "zig.surgery", "compress": "zig.surgery", "zero": "zig.surgery",
-    "to_graphsurgeon": "zig.surgery",
-}  # fmt: skip
+_ROOMS = {
+    "zig.groups.budget": ("Budget", "cost"),
+    "zig.groups.explain": ("diff", "summary", "why"),
+    "zig.groups.partition": ("NodeGroup", "Partition", "analyze"),
+    "zig.model.graph": ("Graph", "load"),
+    "zig.plan": ("Plan", "prune"),
+    "zig.proof.comparison": ("Comparison",),
+    "zig.proof.verify": ("verify",),
+    "zig.surgery.compress": ("Report", "compress", "to_graphsurgeon", "zero"),
+    "zig.training.oto": ("OTO",),
+}
+_HOMES = {name: room for room, names in _ROOMS.items() for name in names}
 __all__ = [
     "OTO", "Budget", "Comparison", "Graph", "NodeGroup", "Partition", "Plan", "Report", "analyze", "compress", "cost",
-    "diff", "load", "prune", "to_graphsurgeon", "verify", "why", "zero",
+    "diff", "load", "prune", "summary", "to_graphsurgeon", "verify", "why", "zero",
+    "ExportError", "LinkError", "ModelError", "PlanError", "RuleError", "RunError", "UnchangedError", "UsageError",
+    "VerifyError", "ZigError",
 ]  # fmt: skip
 
 
@@ -47,3 +63,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'zig' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -23,19 +23,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from zig.atomic import checked
 from zig.errors import UsageError, VerifyError, ZigError
-from zig.packages import importing
+from zig.host.atomic import checked
+from zig.host.packages import importing
+from zig.host.process import INTERRUPTED, UNREAD, Terminated, ending, kept, streams
 from zig.printable import cell, printable, sentence
-from zig.process import INTERRUPTED, UNREAD, Terminated, ending, kept, streams
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from zig.explain import Change, Why
-    from zig.partition import Partition
-    from zig.surgery import Report
-    from zig.verify import Comparison
+    from zig.groups.explain import Change, Why
+    from zig.groups.partition import Partition
+    from zig.proof.verify import Comparison
+    from zig.surgery.compress import Report
 
 SHOWN = 40  # lines of a table for people; --json has them all
 
@@ -241,7 +241,7 @@ def analyze(
 ) -> None:
     """Show what can be pruned, what can't, and why."""
     with _loading():
-        import zig.partition
+        import zig.groups.partition
 
     if why is not None and diff is not None:
         raise UsageError("--why and --diff are two questions; ask one at a time")
@@ -263,7 +263,7 @@ def analyze(
     for form, target in pictures:
         _draw(partition, target, form)
         kept()
-    summary = partition.summary()
+    summary = zig.summary(partition)
     if as_json:
         _print_json(summary)
     else:
@@ -298,7 +298,7 @@ def prune(
     The file keeps its shape; `zig compress` then makes it small.
     """
     with _loading():
-        import zig.surgery
+        import zig.surgery.compress
         from zig.plan import default_measure
 
     if not 0 < ratio < 1:
@@ -358,7 +358,7 @@ def compress(
     The outputs are compared before anything is written.
     """
     with _loading():
-        import zig.surgery
+        import zig.surgery.compress
 
     _check_model(output)
     report = zig.compress(
@@ -404,7 +404,7 @@ def verify(
 
     Both run on the same inputs under onnxruntime.
     """
-    from zig.verify import verify as compare
+    from zig.proof.verify import verify as compare
 
     comparison = compare(
         a, b, samples=samples, seed=seed, rtol=rtol, atol=atol, data=data, provider=provider, alone=True
@@ -550,7 +550,7 @@ def _loading() -> Iterator[None]:
 
 def _check_model(target: Path) -> None:
     """Refuse to write a model where none can be written, before any work is done."""
-    from zig.reading import check_target
+    from zig.model.reading import check_target
 
     check_target(target)
     checked(target)
@@ -563,7 +563,7 @@ def _training(command: str) -> contextlib.AbstractContextManager[None]:
 
 def _draw(partition: Partition, target: Path, form: str) -> None:
     from zig.app.scene.sketch import sketch
-    from zig.picture import draw
+    from zig.groups.picture import draw
 
     message = draw(partition, target, form, sketch)
     if message:

@@ -28,15 +28,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from zig.budget import Values
-from zig.dims import at_least_one
 from zig.errors import ModelError, UsageError
-from zig.inputs import GUESSES, random_feeds
-from zig.partition import Mask, Partition
+from zig.flow.call import Call
+from zig.flow.units import Axis, Part, Tensor, Units
+from zig.groups.budget import Values
+from zig.groups.partition import Mask, Partition
+from zig.model.dims import at_least_one
 from zig.plan import Plan
-from zig.surgery import compress
-from zig.units import Axis, Call, Part, Tensor, Units
-from zig.verify import Session
+from zig.proof.inputs import GUESSES, random_feeds
+from zig.proof.verify import Session
+from zig.surgery.compress import compress
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 POINTS = (0.125, 0.25, 0.5, 0.75, 1.0)  # shares of a width at which a layer is measured

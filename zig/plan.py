@@ -9,12 +9,12 @@ from typing import Protocol
 
 import numpy as np
 
-from zig.budget import Budget, nearest
 from zig.errors import PlanError
-from zig.importance import CRITERIA, Scores
-from zig.partition import Mask, Partition
-from zig.removal import idle
-from zig.units import Units
+from zig.flow.units import Units
+from zig.groups.budget import Budget, nearest
+from zig.groups.importance import CRITERIA, Scores
+from zig.groups.partition import Mask, Partition
+from zig.groups.removable import idle
 
 MEASURES = ("params", "macs", "groups")
 SCOPES = ("global", "local")

@@ -1,10 +1,10 @@
-"""Pictures by graphviz, for files: `zig.picture` merges boxes until few enough arrows are left, with a time limit."""
+"""Pictures by graphviz, for files: `zig.groups.picture` merges boxes until few enough arrows are left."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from zig.picture import draw as picture
+from zig.groups.picture import draw as picture
 
 from ..opened import Opened
 from ..scene.sketch import sketch

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from zig.partition import Slice
+from zig.groups.partition import Slice
 
 from ..opened import Opened
 from ..words import indices

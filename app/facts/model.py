@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from zig.files import file_bytes
+from zig.surgery.save import file_bytes
 
 from ..opened import Opened
 from ..scene.net import shape

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 import zig
-from zig.atomic import write
-from zig.importance import CRITERIA
+from zig.groups.importance import CRITERIA
+from zig.host.atomic import write
 from zig.plan import MEASURES, SCOPES, Plan
 
 from ..opened import Opened

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from zig.errors import UsageError
-from zig.partition import NodeGroup
+from zig.groups.partition import NodeGroup
 
 LONGEST = 100_000  # lines that are read of a log
 DRAWN = 400  # points of a curve

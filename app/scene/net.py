@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from zig.graph import Graph, Node
-from zig.partition import Fixed, Partition
+from zig.groups.partition import Fixed, Partition
+from zig.model.graph import Graph
+from zig.model.node import Node
 
 INPUT, OUTPUT = "input", "output"
 DEEPEST = 24  # modules within modules

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zig.partition import Partition
+from zig.groups.partition import Partition
 
 from . import net as nets
 from .palette import hues

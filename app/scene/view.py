@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from zig.graph import Graph
+from zig.model.graph import Graph
 from zig.printable import cell
 
 from .layout import Ints, Placed, Problem, place

@@ -34,7 +34,7 @@ def test_numbers_read_as_people_write_them() -> None:
 
 
 def test_the_overview_agrees_with_the_library(sample_model: Opened) -> None:
-    found, summary = model.overview(sample_model), zig.analyze(sample_model.path).summary()
+    found, summary = model.overview(sample_model), zig.summary(zig.analyze(sample_model.path))
     for name in ("parameters", "prunable_parameters", "macs", "groups", "nodes"):
         assert found[name] == summary[name]
     assert found["node_groups"] == len(summary["node_groups"])

@@ -12,7 +12,7 @@ from zig.app.scene import net, search
 from zig.app.scene.tree import Branch, ancestors, containers, grow, opened
 from zig.app.scene.view import Scene, scene
 
-from zig.partition import analyze
+from zig.groups.partition import analyze
 
 pytest_plugins = ("app_models",)
 

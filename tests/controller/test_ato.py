@@ -17,11 +17,11 @@ from small_nets import Excited, Transformer
 from torch import nn
 from torch.nn import functional as F
 
-from zig import analyze
+from zig import analyze, summary
 from zig.controller import ATO, report
 from zig.controller.resource import resource
 from zig.errors import UsageError
-from zig.verify import Session
+from zig.proof.verify import Session
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,7 +54,7 @@ def test_the_masked_network_is_the_removed_one(kind: type[nn.Module], shape: Any
     (removed,) = small.run({next(iter(small.inputs)): x[:2].numpy()}).values()
     np.testing.assert_allclose(removed, masked, rtol=1e-5, atol=1e-5)
     assert np.abs(whole[0] - whole[1]).max() > 1e-3
-    reached = analyze(tmp_path / "net_compressed.onnx").summary()["macs"] / ato.compute_macs()
+    reached = summary(analyze(tmp_path / "net_compressed.onnx"))["macs"] / ato.compute_macs()
     assert reached == pytest.approx(ato.optimizer.left, abs=1e-6)
     told(tmp_path, ato)
 

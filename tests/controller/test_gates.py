@@ -10,10 +10,10 @@ from small_nets import Excited, Plain, Recurrent, Transformer, alive
 from torch import Tensor, nn
 
 from zig import OTO
-from zig.budget import Budget
 from zig.controller.gates import Gates
 from zig.controller.resource import resource
 from zig.errors import PlanError
+from zig.groups.budget import Budget
 from zig.latency import Latency, Table, layers_of
 
 NETS = (Excited, Transformer, Recurrent, Plain)

@@ -23,8 +23,8 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
 from zig import cli
-from zig.apart import apart
 from zig.errors import ModelError
+from zig.host.isolate import apart
 
 DIFFERENT = 1e-3
 HUGE = 1e18  # a number whose square is too large for a float32
@@ -205,7 +205,7 @@ def _session(model: str) -> Any:
 
 
 def _feeds(session: Any) -> dict[str, Any]:
-    """Other inputs than those of `zig.inputs`: uniform floats, small integers, symbols of size 3."""
+    """Other inputs than those of `zig.proof.inputs`: uniform floats, small integers, symbols of size 3."""
     random, feeds = np.random.default_rng(1), {}
     for value in session.get_inputs():
         shape = [size if isinstance(size, int) else 3 for size in value.shape]

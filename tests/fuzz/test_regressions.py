@@ -14,7 +14,7 @@ from conftest import parse
 from onnx import TensorProto, helper, numpy_helper
 
 from fuzz.command import trial
-from zig.damage import complaint
+from zig.model.checks import complaint
 
 BASE = "g (float[N, 4] x) => (float[N, 2] y) {{ {} y = MatMul (r, v) }}"
 SIZES = {"w": (4, 3), "b": (3,), "v": (3, 2)}

@@ -16,6 +16,7 @@ from zig.errors import UsageError
 from zig.runs import data
 from zig.runs.augment import grey, jitter, mixed, turned
 from zig.runs.config import Images, Jitter, Run, load
+from zig.runs.tasks import load as load_task
 
 ALL = Jitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.2)
 RECIPE = {"jitter": {"brightness": 0.4, "contrast": 0.4}, "mix_up": 0.2, "label_smoothing": 0.1}
@@ -75,7 +76,7 @@ def test_mix_up_blends_images_and_labels_by_one_share_from_a_beta() -> None:
 
 
 def test_the_loss_in_training_is_the_cross_entropy_with_smoothed_and_mixed_labels() -> None:
-    task = data.load(Images(kind="digits", mix_up=0.4, label_smoothing=0.1))
+    task = load_task(Images(kind="digits", mix_up=0.4, label_smoothing=0.1))
     plain = next(data.in_order(task.train, 8))
     batch = task.prepared(plain, data.of_step(0, 3))
     scores = torch.randn(8, 10, generator=torch.Generator().manual_seed(1))

@@ -18,9 +18,9 @@ import torch
 from killing import arm
 from tiny_run import Write, fitted
 
-from zig import atomic, locks
 from zig.cli import _run
 from zig.errors import UsageError
+from zig.host import atomic, locks
 from zig.runs import checkpoint
 from zig.runs.models import load_weights
 

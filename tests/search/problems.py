@@ -3,7 +3,7 @@
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from zig.partition import Partition, analyze
+from zig.groups.partition import Partition, analyze
 
 
 def problem(seed: int, layers: int = 8, narrowest: int = 6, widest: int = 48) -> Partition:

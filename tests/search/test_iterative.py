@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 import zig
 from zig.errors import ExportError, PlanError, UsageError
+from zig.proof.verify import Session
 from zig.search import IterativePruner
 from zig.search.iterative import Sensitivity
 from zig.search.network import Masked
 from zig.training.export import export
-from zig.verify import Session
 
 
 class KilledError(Exception):
@@ -181,7 +181,7 @@ def test_budgets_are_met_and_told(pruner: IterativePruner, of: str) -> None:
         assert pruner.choice.met or f"not {ratio:.2%}" in pruner.choice.sentence
         parameters, macs = zig.Budget(pruner.partition).price(remove)
         left = {
-            "macs": macs / pruner.partition.summary()["macs"],
+            "macs": macs / zig.summary(pruner.partition)["macs"],
             "params": parameters / zig.Budget(pruner.partition).parameters,
         }
         assert pruner.choice.reached == pytest.approx(1 - left[of])

@@ -14,10 +14,10 @@ from torch.nn import functional
 
 import zig
 from zig.errors import PlanError, UsageError
+from zig.proof.verify import Session
 from zig.search import Evolution, OFAPruner, recalibrate
 from zig.search.ofa import ends_of, soft_cross_entropy
 from zig.search.supernet import kernel_sizes
-from zig.verify import Session
 
 SMALL = Evolution(population=5, generations=2, mutations=3, crossovers=2)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from problems import problem
 
-from zig.budget import Budget
 from zig.errors import PlanError
-from zig.importance import magnitude
+from zig.groups.budget import Budget
+from zig.groups.importance import magnitude
 from zig.search.space import Dial, Space, every_width, portions, rank, some_widths
 
 RATIOS = [round(0.1 * tenth, 1) for tenth in range(1, 10)]

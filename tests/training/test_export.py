@@ -13,8 +13,8 @@ from torch import nn
 
 import zig
 from zig.errors import ExportError
+from zig.proof.verify import Session
 from zig.training.export import LOSSLESS, export, save
-from zig.verify import Session
 
 EXPORTERS = ("dynamo", "torchscript")
 
@@ -166,8 +166,8 @@ def test_a_file_that_can_t_be_finished_leaves_the_old_one(tmp_path: Path, monkey
 
 
 def test_weights_beyond_protobuf_s_limit_go_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zig.files._PROTOBUF_LIMIT", 100)
-    monkeypatch.setattr("zig.files._INLINE", 16)
+    monkeypatch.setattr("zig.surgery.save._PROTOBUF_LIMIT", 100)
+    monkeypatch.setattr("zig.surgery.save._INLINE", 16)
     export(*CASES["residual"], tmp_path / "net.onnx")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["net.onnx", "net.onnx.data"]
     assert len(zig.analyze(tmp_path / "net.onnx")) == 8

@@ -15,7 +15,7 @@ from torch import nn
 
 import zig
 from zig.errors import LinkError
-from zig.partition import Row
+from zig.groups.partition import Row
 from zig.training.export import export
 from zig.training.groups import GroupTable
 from zig.training.link import Links, link

@@ -14,8 +14,8 @@ from torch import nn
 import zig
 from zig import OTO
 from zig.errors import LinkError, PlanError
+from zig.proof.verify import Session
 from zig.training import demo
-from zig.verify import Session
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
 SHORT = {"start_pruning_steps": 2, "pruning_steps": 6}

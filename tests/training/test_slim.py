@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from zig import OTO
 from zig.errors import ExportError, LinkError, UsageError
+from zig.proof.verify import Session
 from zig.training import slim_state_dict
-from zig.verify import Session
 
 
 class Grouped(nn.Module):

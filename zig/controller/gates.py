@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from zig.controller.sites import sites
-from zig.partition import Partition
+from zig.groups.partition import Partition
 from zig.training.export import evaluation
 from zig.training.groups import Bools, GroupRows, Ints
 from zig.training.link import Links

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from zig.atomic import write
 from zig.errors import UsageError
+from zig.host.atomic import write
 
 _LEFT, _WIDTH, _ROW, _CURVE, _FONT = 170, 520, 14, 110, 11  # pixels
 _COLUMNS = 130  # measurements that the picture shows

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zig.budget import Budget, Products
 from zig.errors import PlanError
+from zig.groups.budget import Budget, Products
+from zig.groups.partition import Partition
 from zig.latency import Latency, Table
-from zig.partition import Partition
 from zig.training.groups import Bools, Floats, GroupTable
 from zig.training.target import Target
 

@@ -15,8 +15,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from zig.partition import Partition
-from zig.units import Call, Part, Tensor, Units
+from zig.flow.call import Call
+from zig.flow.units import Part, Tensor, Units
+from zig.groups.partition import Partition
 
 Families = dict[str, set[int]]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from zig.flow.row import Operator
 from zig.operators import (
     attention,
     control,
@@ -17,7 +18,6 @@ from zig.operators import (
     sequence,
     walls,
 )
-from zig.operators.operator import Operator
 
 OPERATORS: dict[str, Operator] = {
     **elementwise.OPERATORS,

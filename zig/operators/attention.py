@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zig.dims import product
 from zig.errors import RuleError
-from zig.operators.operator import Operator, summed, zero_only
+from zig.flow.row import Operator, summed, zero_only
+from zig.model.dims import product
 
 if TYPE_CHECKING:
-    from zig.cut import Cut
-    from zig.units import Call
+    from zig.flow.call import Call
+    from zig.flow.row import Editor
 
 
 def _refuse_steps(call: Call, *past: int) -> None:
@@ -34,7 +34,7 @@ def _shared(call: Call, queries: str, keys: str) -> dict[str, int]:
 def _repair_heads(queries: str, keys: str = "") -> Any:
     """The heads of queries are those of keys, times those that share each."""
 
-    def repair(cut: Cut) -> None:
+    def repair(cut: Editor) -> None:
         heads = [cut.size(cut.call.letters[x]) for x in "hr" if x in cut.call.letters]
         for name, count in ((queries, product(heads)), (keys, heads[0] if heads else 0)):
             if cut.call.attribute(name) and heads:
@@ -98,7 +98,7 @@ def _projected_rest(call: Call, x: Any, w: Any, bias: Any = None, *_: Any) -> An
     return zero_only(call, summed(x, w) + (0.0 if bias is None else bias))
 
 
-def _repair_projected(cut: Cut) -> None:
+def _repair_projected(cut: Editor) -> None:
     if cut.call.attribute("qkv_hidden_sizes"):
         cut.set_attribute("qkv_hidden_sizes", [product(cut.size(cut.call.letters[x]) for x in "hd")] * 3)
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zig.bodies import COUNTED, ENTERED, Body, taken
 from zig.errors import RuleError
+from zig.flow.row import Operator
+from zig.flow.units import Axis, Part, Tensor
+from zig.model.bodies import COUNTED, ENTERED, Body
+from zig.model.body_shapes import taken
 from zig.operators.move import agreed
-from zig.operators.operator import Operator
-from zig.units import Axis, Part, Tensor
 
 if TYPE_CHECKING:
-    from zig.units import Call
+    from zig.flow.call import Call
 
 
 def _body(call: Call) -> Body:

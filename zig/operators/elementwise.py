@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx.helper import tensor_dtype_to_np_dtype
 
-from zig.operators.operator import ABSENT, Operator, defined, letters, no_divisor, steady, times, zero_only
+from zig.flow.row import ABSENT, Operator, defined, letters, no_divisor, steady, times, zero_only
 
 if TYPE_CHECKING:
-    from zig.units import Call
+    from zig.flow.call import Call
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 

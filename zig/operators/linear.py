@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zig.errors import RuleError
-from zig.operators.operator import Operator, summed, times, zero_only
+from zig.flow.row import Operator, summed, times, zero_only
 
 if TYPE_CHECKING:
-    from zig.units import Call
+    from zig.flow.call import Call
 
 
 def _linear(_: Call, x: Any, w: Any, bias: Any = None) -> Any:

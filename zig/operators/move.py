@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zig.arithmetic import reshaped
-from zig.dims import Dim, Size, number
 from zig.errors import RuleError
-from zig.operators.operator import Operator, letters, repair_sizes, same, zero_only
+from zig.flow.row import Operator, letters, repair_sizes, same, zero_only
+from zig.flow.units import Axis, Part, Tensor, size
+from zig.model.dims import Dim, Size, number
+from zig.model.shapes import reshaped
 from zig.operators.reduce import bind
-from zig.units import Axis, Part, Tensor, size
 
 if TYPE_CHECKING:
-    from zig.cut import Cut
-    from zig.operators.operator import Side
-    from zig.units import Call
+    from zig.flow.call import Call
+    from zig.flow.row import Editor, Side
 
 
 def _like(x: Tensor, axes: Any) -> Tensor:
@@ -53,7 +52,7 @@ def _squeezed(call: Call) -> set[int] | None:
     return None if given is None else {int(axis) % rank for axis in np.atleast_1d(given)}
 
 
-def _repair_reshape(cut: Cut) -> None:
+def _repair_reshape(cut: Editor) -> None:
     """Write the new sizes where the operand would no longer give them; a dynamic size stays a 0 or a -1."""
     before, want = cut.sizes(cut.call.inputs[0]), cut.sizes(cut.call.outputs[0])
     given = cut.operand(1)
@@ -208,7 +207,7 @@ def _dead_axis(call: Call, sizes: tuple[Size, ...] | None, i: int) -> Axis:
     return () if sizes[i] == 1 else (Part(sizes[i], why=why),)
 
 
-def _repair_slice(cut: Cut) -> None:
+def _repair_slice(cut: Editor) -> None:
     """New bounds where what is kept is still a range, else a Gather."""
     operands = _slice_operands(cut.call) or []
     if not operands:
@@ -233,7 +232,7 @@ def _repair_slice(cut: Cut) -> None:
 
 
 def _write_bounds(
-    cut: Cut, operands: list[tuple[int, Size, Size, int]], changed: dict[int, tuple[Size, Size, int]]
+    cut: Editor, operands: list[tuple[int, Size, Size, int]], changed: dict[int, tuple[Size, Size, int]]
 ) -> None:
     rows = [changed.get(i, (start, end, step)) for i, start, end, step in operands]
     starts, ends, steps = (list(column) for column in zip(*rows, strict=True))
@@ -282,7 +281,7 @@ def pieces(call: Call, x: Tensor, axis: int, sizes: list[int]) -> list[Tensor]:
     return results
 
 
-def repair_split(cut: Cut) -> None:
+def repair_split(cut: Editor) -> None:
     """The sizes of the pieces follow what they keep."""
     call, found = cut.call, cut.call.outputs
     items = [t for t in getattr(found[0], "items", found) if t is not None]
@@ -380,7 +379,7 @@ def _gather_nd(call: Call) -> str:
     return f"{data}, ~{' '.join([*batches, *places, 'j!'])} -> {result}"
 
 
-def _repair_gather(cut: Cut) -> None:
+def _repair_gather(cut: Editor) -> None:
     """Indices point at new places; where they point at something that is gone they go too."""
     call, indices = cut.call, cut.call.constant(1)
     i = call.attribute("axis", 0) % len(call.tensor(0).axes)
@@ -467,7 +466,7 @@ def _written(call: Call, axis: Axis, update: Axis, indices: Any) -> Axis:
     return (flat._replace(rest=rest),)
 
 
-def _repair_scatter(cut: Cut) -> None:
+def _repair_scatter(cut: Editor) -> None:
     """Places move, and those that are gone go."""
     indices, axis = cut.call.constant(1), cut.call.tensor(0).axes[0]
     if indices is None or not cut.touches(axis):
@@ -549,7 +548,7 @@ def _only_at(call: Call, part: Part, value: float) -> Part:
     return part._replace(rest=np.where(part.rest == value, part.rest, np.nan)) if part.live else part
 
 
-def _repair_pad(cut: Cut) -> None:
+def _repair_pad(cut: Editor) -> None:
     """The slices around an axis are all alike: as many of them as stay."""
     call, result = cut.call, cut.call.outputs[0]
     pads, changed = _pads(call), False
@@ -572,7 +571,7 @@ def _repair_pad(cut: Cut) -> None:
             cut.set_attribute("pads" if call.attribute("pads") else "paddings", entries)
 
 
-def _left(cut: Cut, axis: Axis, result: Axis, pad: int, step: int = 1) -> int:
+def _left(cut: Editor, axis: Axis, result: Axis, pad: int, step: int = 1) -> int:
     """What is left of the padding at one end; of what is cropped, how much is still there to be cropped."""
     return int(cut.keep(result)[::step][:pad].sum()) if pad > 0 else -int(cut.keep(axis)[::step][:-pad].sum())
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zig.errors import RuleError
-from zig.operators.operator import Operator, defined, letters, times, zero_only
+from zig.flow.row import Operator, defined, letters, times, zero_only
 
 if TYPE_CHECKING:
-    from zig.cut import Cut
-    from zig.units import Call
+    from zig.flow.call import Call
+    from zig.flow.row import Editor
 
 _WHY = "normalises over this axis"
 
@@ -119,7 +119,7 @@ def _skip_root_mean_square(call: Call) -> str:
     return rule.replace("d", "d!") if any(call.node.outputs[1:3]) else rule
 
 
-def _repair_root_mean_square(cut: Cut, gain: int = 1, epsilon: float = 1e-5) -> None:
+def _repair_root_mean_square(cut: Editor, gain: int = 1, epsilon: float = 1e-5) -> None:
     """The mean is now over a share s of the entries, so it is 1/s of what it was, for the same sum.
 
     x / sqrt(m + e) g = x / sqrt(s m' + e) g = x / sqrt(m' + e / s) (g / sqrt(s)) with m = s m'.
@@ -139,14 +139,14 @@ def _written_rest(_: Call, x: Any, scale: Any, bias: Any = None) -> Any:
     return np.where(np.asarray(x) == 0, times(np.nan, scale) + (0.0 if bias is None else bias), np.nan)
 
 
-def _write_out(cut: Cut) -> None:
+def _write_out(cut: Editor) -> None:
     """A LayerNormalization over what is left, with the divisor that it had."""
     if cut.share(cut.call.tensor(0).axes[_first(cut.call) :]) < 1:
-        x, gain, *bias = map(cut.surgeon.value, cut.call.node.inputs)
+        x, gain, *bias = map(cut.value, cut.call.node.inputs)
         cut.replace(_written_out(cut, x, gain, bias[0] if bias else None))
 
 
-def _written_out(cut: Cut, x: Any, gain: Any, bias: Any, epsilon: float = 1e-5) -> Any:
+def _written_out(cut: Editor, x: Any, gain: Any, bias: Any, epsilon: float = 1e-5) -> Any:
     """The result of small nodes that normalise a share s of the entries, the others being zero.
 
     The mean is m = s mean(x), and the variance s mean((x - m)^2) + (1 - s) m^2: each entry that is gone was m away.
@@ -158,7 +158,7 @@ def _written_out(cut: Cut, x: Any, gain: Any, bias: Any, epsilon: float = 1e-5) 
 
     def mean(value: Any) -> Any:
         """The sum over what is left, by the length that there was."""
-        if cut.surgeon.graph.opsets.get("", 1) < _AXES_BY_OPERAND:
+        if cut.call.flow.graph.opsets.get("", 1) < _AXES_BY_OPERAND:
             return op("Mul", op("ReduceMean", value, axes=over, keepdims=1), cut.constant(share))
         return op("Mul", op("ReduceMean", value, cut.integers(over), keepdims=1), cut.constant(share))
 
@@ -186,10 +186,10 @@ def _sum_written_rest(call: Call, total: Any, gain: Any, bias: Any) -> Any:
     return np.where(both, 0.0, np.nan)
 
 
-def _write_out_skip(cut: Cut) -> None:
+def _write_out_skip(cut: Editor) -> None:
     """A sum, then a LayerNormalization of it that is written out."""
     if cut.share(cut.call.tensor(0).axes[-1:]) < 1:
-        x, skip, gain, *others = map(cut.surgeon.value, cut.call.node.inputs)
+        x, skip, gain, *others = map(cut.value, cut.call.node.inputs)
         bias, more = [*others, None, None][:2]
         total = cut.insert("Add", x, skip)
         total = total if more is None else cut.insert("Add", total, more)
@@ -203,12 +203,12 @@ def _embed_written_rest(call: Call, *rests: Any) -> Any:
     return _sum_written_rest(call, np.add(words, places) + (0.0 if kinds is None else kinds), gain, bias)
 
 
-def _write_out_embedding(cut: Cut) -> None:
+def _write_out_embedding(cut: Editor) -> None:
     """The node goes on adding the embeddings up; what it sums to is normalised by nodes that are written out."""
     result = cut.call.outputs[0]
     assert result is not None
     if cut.share(result.axes[-1:]) < 1:
-        gain, bias = (cut.surgeon.value(cut.call.node.inputs[i]) for i in (5, 6))
+        gain, bias = (cut.value(cut.call.node.inputs[i]) for i in (5, 6))
         cut.replace(_written_out(cut, cut.output(2), gain, bias, epsilon=_SMALL))
 
 

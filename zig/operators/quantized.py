@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zig.errors import RuleError
+from zig.flow.row import ABSENT, Operator, letters, summed, times
+from zig.flow.units import Part, Tensor
 from zig.operators.move import joined
-from zig.operators.operator import ABSENT, Operator, letters, summed, times
-from zig.units import Part, Tensor
 
 if TYPE_CHECKING:
-    from zig.flow import Flow
-    from zig.units import Call
+    from zig.flow.axes import Parts
+    from zig.flow.call import Call
 
 
 def _integers(numbers: Any, zero: Any = None) -> Any:
@@ -149,7 +149,7 @@ def _quantize_dynamically(call: Call) -> list[Tensor | None]:
     return [Tensor(axes), Tensor(()), Tensor((), number=0.0)]
 
 
-def _count_from(flow: Flow, integers: str, zero: str) -> bool:
+def _count_from(flow: Parts, integers: str, zero: str) -> bool:
     """Whether every node that reads the integers takes this for what stands for zero."""
     if integers in flow.graph.outputs:
         return False

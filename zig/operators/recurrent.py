@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zig.operators.operator import Operator
+from zig.flow.row import Operator
 
 if TYPE_CHECKING:
-    from zig.cut import Cut
-    from zig.units import Call
+    from zig.flow.call import Call
+    from zig.flow.row import Editor
 
 
 def _gates(count: int) -> Any:
@@ -112,7 +112,7 @@ def _quantized_rest(call: Call, *rests: Any) -> Any:
     return _rest(call, *rests[:8])  # scales and zero points have no say
 
 
-def _repair(cut: Cut) -> None:
+def _repair(cut: Editor) -> None:
     """States of zeros are left out: they have the size that they had."""
     for index in _STATES:
         if _starts_at_zero(cut.call, index):

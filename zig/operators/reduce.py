@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zig.errors import RuleError
-from zig.operators.operator import Operator, letters, repair_sizes, same, zero_only
+from zig.flow.row import Operator, letters, repair_sizes, same, zero_only
 from zig.operators.sign import is_one_sided
 
 if TYPE_CHECKING:
-    from zig.cut import Cut
-    from zig.units import Call, Part
+    from zig.flow.call import Call
+    from zig.flow.row import Editor
+    from zig.flow.units import Part
 
 
 def _reduce(bound: bool) -> Any:
@@ -52,8 +53,8 @@ def _extreme(sign: int, rewrite: bool) -> Any:
     return rule
 
 
-def _repair_extreme(sign: int) -> Callable[[Cut], None]:
-    def repair(cut: Cut) -> None:
+def _repair_extreme(sign: int) -> Callable[[Editor], None]:
+    def repair(cut: Editor) -> None:
         """Zeros that are gone still count: they win where all that is left lies beyond."""
         axes = cut.call.tensor(0).axes
         gone = any(cut.touches(axes[i]) for i in _axes(cut.call, len(axes)))
@@ -113,7 +114,7 @@ def _mean_rest(call: Call, x: Any) -> Any:
     return zero_only(call, x) if any(part.live for i in over for part in call.tensor(0).axes[i]) else x
 
 
-def _repair_mean(cut: Cut) -> None:
+def _repair_mean(cut: Editor) -> None:
     """Zeros that are gone still count: the sum is divided by the length that the axis had.
 
     The variance of a share s of the entries, the others being zero, is s mean((x - m)^2) + (1 - s) m^2, m being the
@@ -126,9 +127,9 @@ def _repair_mean(cut: Cut) -> None:
     if not (centre := _centre(cut.call)):
         cut.append("Mul", np.array(share, cut.dtype))
         return
-    m, op = cut.surgeon.value(centre), cut.insert
+    m, op = cut.value(centre), cut.insert
     given = {name: cut.call.attribute(name) for name in ("axes", "keepdims")}
-    left = op("ReduceMean", *map(cut.surgeon.value, cut.call.node.inputs), **{k: v for k, v in given.items() if v})
+    left = op("ReduceMean", *map(cut.value, cut.call.node.inputs), **{k: v for k, v in given.items() if v})
     gone = op("Mul", op("Mul", m, m), cut.constant(1 - share))
     cut.replace(op("Add", op("Mul", left, cut.constant(share)), gone))
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zig.errors import RuleError
+from zig.flow.row import Operator
+from zig.flow.units import Tensor, size
 from zig.operators.move import dead, joined, pieces, repair_split
-from zig.operators.operator import Operator
-from zig.units import Tensor, size
 
 if TYPE_CHECKING:
-    from zig.units import Call
+    from zig.flow.call import Call
 
 
 @dataclass

@@ -7,7 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from zig.graph import Graph, Node
+    from zig.model.graph import Graph
+    from zig.model.node import Node
 
 _MAKE = {  # nothing below zero, of whatever
     "Abs", "Exp", "HardSigmoid", "Relu", "ReduceL1", "ReduceL2", "ReduceSumSquare", "Sigmoid", "Softmax", "Softplus",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zig.operators.operator import Operator
+from zig.flow.row import Operator
 
 _STANDARD: dict[str, str] = {
     "selects by values": "NonZero NonMaxSuppression Unique",

@@ -8,7 +8,7 @@ from torch import Tensor, distributed, nn
 
 from zig.controller import ATOOptimizer
 from zig.runs import data
-from zig.runs.methods import Setting
+from zig.runs.setting import Setting
 from zig.training.oto import OTO
 
 

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 import torch
 
-from zig import atomic
 from zig.errors import UsageError
+from zig.host import atomic
 
 T = TypeVar("T")
 

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from zig.errors import UsageError
-from zig.runs.config import Data, Images
 
 Batch = dict[str, Tensor]
 Arrays = Sequence[NDArray[Any]]
@@ -84,24 +83,6 @@ class Task(Protocol):
         Raises:
             UsageError: They are not.
         """
-
-
-def load(section: Data, seed: int = 0) -> Task:
-    """The data that a section names.
-
-    Args:
-        section: The `data` of a file.
-        seed: Of the augmentation.
-
-    Raises:
-        UsageError: A file is missing or not what it should be.
-    """
-    from zig.runs.images import Classification  # noqa: PLC0415 - these build on this file
-    from zig.runs.squad import QuestionAnswering  # noqa: PLC0415
-
-    if isinstance(section, Images):
-        return Classification.load(section, seed)
-    return QuestionAnswering.load(section)
 
 
 def of_step(seed: int, step: int, rank: int = 0) -> np.random.Generator:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zig.errors import UsageError
-from zig.packages import importing
+from zig.host.packages import importing
 from zig.runs.augment import AUGMENTATIONS, fit, jitter, mixed
 from zig.runs.config import Images
 from zig.runs.data import PLAIN, Arrays, Batch, Key

@@ -8,8 +8,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from zig.atomic import write
-from zig.packages import importing
+from zig.host.atomic import write
+from zig.host.packages import importing
 
 
 class Log:

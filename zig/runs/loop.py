@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from zig.errors import RunError, UsageError
-from zig.process import ASKING, Terminated
+from zig.host.process import ASKING, Terminated
 from zig.runs import checkpoint, data, methods, models
 from zig.runs.config import Run
 from zig.runs.data import Batch
@@ -30,6 +30,8 @@ from zig.runs.log import Log, check_tensorboard
 from zig.runs.processes import Processes, synchronised
 from zig.runs.result import measured, torch_outputs
 from zig.runs.schedule import factor
+from zig.runs.setting import Setting
+from zig.runs.tasks import load as load_task
 from zig.training.oto import OTO
 
 CHECKPOINT = "checkpoint.pt"
@@ -65,7 +67,7 @@ class Trainer:
             raise UsageError(
                 "method hesso_cric evaluates the loss anew, which scaled gradients can't; use bf16 or fp32"
             )
-        self.task = data.load(run.data, run.seed)
+        self.task = load_task(run.data, run.seed)
         self.train, held_back = data.split(self.task.train, run.method.held_back, run.seed)
         self.epoch_steps = data.steps_in_epoch(len(self.train), training.batch_size)
         self.step, self.total = 0, self.epoch_steps * training.epochs
@@ -73,9 +75,7 @@ class Trainer:
         models.check(model, self.task, run.model.name)
         model.to(processes.device).train()
         self.oto = OTO(model, self.task.arguments(next(data.in_order(self.task.held_out, 2))))
-        setting = methods.Setting(
-            self.task, self.total, held_back, processes.device, run.seed, training.batch_size, self.loss
-        )
+        setting = Setting(self.task, self.total, held_back, processes.device, run.seed, training.batch_size, self.loss)
         self.optimizer = methods.build(self.oto, run.method, setting)
         self.pruner = methods.pruner(self.optimizer)
         self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]

@@ -9,15 +9,13 @@ draw them by the number of the step, so that a run that goes on sees the same.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
+from zig.runs.ato import build as ato
 from zig.runs.config import Method
-from zig.runs.data import Batch, Examples, Task
+from zig.runs.setting import Setting
 from zig.training.oto import OTO
 
 
@@ -35,29 +33,6 @@ class Pruner(Protocol):
     @property
     def group_sparsity(self) -> float:
         """The share of all groups that is zero."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a method may want to know of a run.
-
-    Attributes:
-        task: The data, whole.
-        steps: Optimizer steps of the whole training.
-        held_back: Examples that the loop does not learn from: `method.held_back` of them; empty for most.
-        device: Where the model is.
-        seed: Of the run.
-        batch_size: Examples of a step, over all processes.
-        loss: Outputs and loss of a batch on the device, with the run's precision.
-    """
-
-    task: Task
-    steps: int
-    held_back: Examples
-    device: torch.device
-    seed: int
-    batch_size: int
-    loss: Callable[[Batch], Tensor]
 
 
 Build = Callable[[OTO, dict[str, Any], Setting], Optimizer]
@@ -88,16 +63,10 @@ def pruner(optimizer: Optimizer) -> Pruner:
     return cast(Pruner, optimizer)
 
 
-def _ato(oto: OTO, options: dict[str, Any], setting: Setting) -> Optimizer:
-    from zig.runs.ato import build as ato  # noqa: PLC0415 - it builds on this file
-
-    return ato(oto, options, setting)
-
-
 METHODS: dict[str, Build] = {
     "hspg": _plainly(OTO.hspg),
     "dhspg": _plainly(OTO.dhspg),
     "hesso": _plainly(OTO.hesso),
     "hesso_cric": _plainly(OTO.hesso_cric),
-    "ato": _ato,
+    "ato": ato,
 }

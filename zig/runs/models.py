@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zig.errors import UsageError
-from zig.packages import failure, importing
+from zig.host.packages import failure, importing
 from zig.runs.checkpoint import read, seed_all
 from zig.runs.config import ModelSection, suggestion
 from zig.runs.data import Task, in_order

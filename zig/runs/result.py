@@ -12,11 +12,11 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from zig.atomic import write_json
+from zig.host.atomic import write_json
+from zig.proof.verify import Session
 from zig.runs.data import Arrays, Batch, Task, in_order
 from zig.training.export import evaluation
 from zig.training.oto import OTO
-from zig.verify import Session
 
 SAMPLES, EACH = 3, 2  # real inputs that `compress` compares the outputs on, and examples in each
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zig.errors import UsageError
-from zig.packages import importing
+from zig.host.packages import importing
 from zig.runs.answers import score
 from zig.runs.config import Questions
 from zig.runs.data import Arrays, Batch, Key

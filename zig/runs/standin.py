@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from zig.locks import LOCK
+from zig.host.locks import LOCK
 from zig.runs.config import Data
 
 FOLDER_CLASSES = 4

@@ -10,15 +10,16 @@ from typing import Any
 from rich.console import Console
 
 from zig.errors import UsageError
-from zig.locks import alone
+from zig.host.locks import alone
+from zig.proof.verify import check_onnxruntime
 from zig.runs import checkpoint, data, models
 from zig.runs.config import Run, load
 from zig.runs.loop import CHECKPOINT, Trainer
 from zig.runs.processes import join
 from zig.runs.result import finish
 from zig.runs.standin import empty, smoke_folder, stand_in
+from zig.runs.tasks import load as load_task
 from zig.training.oto import OTO
-from zig.verify import check_onnxruntime
 
 Path_ = str | os.PathLike[str]
 
@@ -93,7 +94,7 @@ def prune_checkpoint(config: Path_, saved: Path_, *, out: Path_ | None = None, s
 
 
 def _pruned(run: Run, saved: Path_) -> dict[str, Any]:
-    task = data.load(run.data, run.seed)
+    task = load_task(run.data, run.seed)
     model = models.build(run.model.model_copy(update={"weights": os.fspath(saved)}), run.seed).eval()
     models.check(model, task, run.model.name)
     oto = OTO(model, task.arguments(next(data.in_order(task.held_out, 2))))

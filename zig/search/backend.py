@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 from zig.errors import UsageError
-from zig.packages import importing
+from zig.host.packages import importing
 
 Name = Literal["loky", "dask", "ray"]
 PATIENCE = "10s"  # until a scheduler has to answer

@@ -16,7 +16,7 @@ import numpy as np
 from torch import nn
 
 from zig.errors import PlanError, UsageError
-from zig.partition import Mask
+from zig.groups.partition import Mask
 from zig.plan import Plan, rank
 from zig.search.network import Mode
 from zig.search.pruner import Pruner

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zig.errors import ExportError, UsageError
-from zig.importance import Scores, magnitude, relative_norms
-from zig.partition import Mask, Partition, analyze
+from zig.groups.importance import Scores, magnitude, relative_norms
+from zig.groups.partition import Mask, Partition, analyze
 from zig.plan import Plan
-from zig.surgery import Report, compress, zero
+from zig.surgery.compress import Report, compress, zero
 from zig.training.export import DynamicAxes, Inputs, export
 from zig.training.link import load_of
 from zig.training.oto import OTO, unwrapped
@@ -111,7 +111,7 @@ class Network:
         return digest_of(self.model)
 
     def magnitude(self) -> Scores:
-        """The importance of each group by the weights as they are now, float64[G]; see `zig.importance`."""
+        """The importance of each group by the weights as they are now, float64[G]; see `zig.groups.importance`."""
         tensors = tensors_of(self.model)
         rows = ((tensors[name].detach().cpu().float().numpy(), axis, groups) for name, axis, groups in self.rows)
         return relative_norms(rows, self.partition.node_group)
@@ -275,7 +275,7 @@ class File:
         return made.hexdigest()
 
     def magnitude(self) -> Scores:
-        """The importance of each group, float64[G]; see `zig.importance`."""
+        """The importance of each group, float64[G]; see `zig.groups.importance`."""
         return magnitude(self.partition)
 
     def families_of(self, excludes: Iterable[str]) -> frozenset[int]:

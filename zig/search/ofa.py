@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zig.errors import PlanError, UsageError
+from zig.groups.partition import Partition
 from zig.latency import fastest
-from zig.partition import Partition
 from zig.search.network import Forward, Network, digest_of
 from zig.search.pruner import Pruner
 from zig.search.record import Best, Evaluate, Progress, Record, Trial, better, evaluate
 from zig.search.space import Choice, Dial, Ints, Space, some_widths
 from zig.search.supernet import Kind, Supernet, kernel_sizes
-from zig.surgery import Report
+from zig.surgery.compress import Report
 from zig.training.export import Inputs
 
 UNITS = {"macs": 1e6, "params": 1e6, "latency": 1.0}  # what one of a budget's numbers means

@@ -11,14 +11,14 @@ import numpy as np
 from torch import nn
 
 from zig.errors import PlanError, UsageError
-from zig.importance import Scores
+from zig.groups.importance import Scores
+from zig.groups.partition import Partition
 from zig.latency import Latency
-from zig.partition import Partition
 from zig.plan import Plan
 from zig.search.network import File, Mode, Network
 from zig.search.record import read, write_json
 from zig.search.space import Choice, Dial, Space, every_width
-from zig.surgery import Report
+from zig.surgery.compress import Report
 from zig.training.export import Inputs
 
 SPEC = "zig plan"

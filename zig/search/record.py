@@ -15,8 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from zig import atomic
 from zig.errors import UsageError
+from zig.host import atomic
 from zig.search.network import Subject
 
 Best = Literal["max", "min"]

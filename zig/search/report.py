@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from zig.atomic import write
+from zig.host.atomic import write
 from zig.search.plots import Series, chart
 
 PAGE = "report.html"

@@ -19,17 +19,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
-from zig.budget import cost
 from zig.errors import UsageError
+from zig.groups.budget import cost
+from zig.groups.partition import analyze
+from zig.host.locks import alone
 from zig.latency import fastest
-from zig.locks import alone
-from zig.partition import analyze
+from zig.proof.verify import check_onnxruntime
 from zig.runs import checkpoint, data, models
 from zig.runs.config import Path_, load
 from zig.runs.data import Batch, Examples, Task
 from zig.runs.result import measured, onnx_outputs
 from zig.runs.schedule import factor
 from zig.runs.standin import empty, smoke_folder, stand_in
+from zig.runs.tasks import load as load_task
 from zig.search.backend import Name, scoring_on
 from zig.search.config import Iterative, OnceForAll, OneStep, Search
 from zig.search.iterative import IterativePruner
@@ -39,9 +41,8 @@ from zig.search.onestep import OneStepPruner
 from zig.search.pruner import Pruner
 from zig.search.record import read, write_json
 from zig.search.report import write_report
-from zig.surgery import Report, compress
+from zig.surgery.compress import Report, compress
 from zig.training.export import export
-from zig.verify import check_onnxruntime
 
 BEGUN, FULL, SMALL = "search.json", "full.onnx", "compressed.onnx"
 _FREE: Any = {
@@ -144,7 +145,7 @@ class _Run:
         training, method = run.training, run.method
         self.run, self.say, self.folder = run, say, Path(run.out)
         self.device = torch.device(_device(training.device))
-        self.task = data.load(run.data, run.seed)
+        self.task = load_task(run.data, run.seed)
         self.train, kept = data.split(self.task.train, method.held_back, run.seed)
         some = data.Some(kept, np.arange(min(method.examples, len(kept))))
         self.model = models.build(run.model, run.seed)

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zig.budget import Budget, nearest
 from zig.errors import PlanError, UsageError
-from zig.importance import Scores
-from zig.partition import Mask, Partition
+from zig.groups.budget import Budget, nearest
+from zig.groups.importance import Scores
+from zig.groups.partition import Mask, Partition
 from zig.plan import portions, rank
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]

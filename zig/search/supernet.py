@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from zig.errors import UsageError
-from zig.partition import Mask
+from zig.groups.partition import Mask
 from zig.search.network import Rows, indices, set_modes, statistics_kept
 from zig.search.space import Ints, Space
 

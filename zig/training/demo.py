@@ -23,14 +23,14 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zig.atomic import write_json
-from zig.locks import alone
-from zig.partition import Partition, analyze
-from zig.picture import draw
-from zig.surgery import Report, compress
+from zig.groups.partition import Partition, analyze
+from zig.groups.picture import draw
+from zig.host.atomic import write_json
+from zig.host.locks import alone
+from zig.proof.verify import Session, latency
+from zig.surgery.compress import Report, compress
 from zig.training.export import export
 from zig.training.oto import OTO
-from zig.verify import Session, latency
 
 EPOCHS = 25
 BATCH = 64
@@ -106,7 +106,7 @@ def run(
     Args:
         out: The folder, made where it is missing.
         quick: Train for a fifth of the epochs.
-        sketch: What draws the picture where graphviz is missing, see `zig.picture.draw`.
+        sketch: What draws the picture where graphviz is missing, see `zig.groups.picture.draw`.
 
     Returns:
         The content of `report.json`.

@@ -30,7 +30,7 @@ from onnxscript import optimizer
 from torch import Tensor, nn
 
 from zig.errors import ExportError, UsageError
-from zig.files import write
+from zig.surgery.save import write
 
 Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
 DynamicAxes = Mapping[str, Mapping[int, str]]

@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from zig.budget import Budget
 from zig.errors import UsageError
+from zig.groups.budget import Budget
 from zig.training.link import Links
 
 if TYPE_CHECKING:
-    from zig.partition import Partition
+    from zig.groups.partition import Partition
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

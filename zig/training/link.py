@@ -27,11 +27,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zig.errors import LinkError
-from zig.graph import Graph, Node, load
+from zig.model.graph import Graph, load
+from zig.model.node import Node
 from zig.training.export import LOSSLESS
 
 if TYPE_CHECKING:
-    from zig.partition import Partition
+    from zig.groups.partition import Partition
 
 How = Literal["same", "transposed", "reshaped", "rows"]
 Bits = NDArray[Any]

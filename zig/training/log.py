@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from zig.atomic import write
+from zig.host.atomic import write
 from zig.training.grouped import GroupOptimizer
 
 

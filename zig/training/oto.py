@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from zig.budget import cost
 from zig.errors import ExportError, LinkError, UsageError
-from zig.partition import Partition, analyze
-from zig.picture import draw
+from zig.groups.budget import cost
+from zig.groups.partition import Partition, analyze
+from zig.groups.picture import draw
 from zig.plan import Plan, prune
-from zig.surgery import Report, compress
+from zig.surgery.compress import Report, compress
 from zig.training.bases import Variant
 from zig.training.dhspg import DHSPG
 from zig.training.export import DynamicAxes, Inputs, arguments_of, export

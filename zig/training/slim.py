@@ -21,13 +21,15 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from zig.errors import ExportError, LinkError
-from zig.graph import Graph, Node
-from zig.partition import Partition, analyze
-from zig.removal import Zeroed, choices, removable
-from zig.tally import Tally
+from zig.groups.partition import Partition, analyze
+from zig.groups.removable import choices, removable
+from zig.groups.weights import Zeroed
+from zig.model.graph import Graph
+from zig.model.node import Node
+from zig.proof.comparison import Tally
+from zig.proof.verify import ATOL, RTOL, Session
 from zig.training.link import Links, link, load_of
 from zig.training.parametrized import Computed, computed, is_cut, masks, plain, replica
-from zig.verify import ATOL, RTOL, Session
 
 Path_ = str | os.PathLike[str]
 Keep = dict[str, dict[int, NDArray[np.bool_]]]

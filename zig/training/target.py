@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from zig.budget import nearest
 from zig.errors import PlanError
+from zig.groups.budget import nearest
 from zig.plan import portions
 from zig.training.groups import Bools, Floats, GroupTable, Ints
 

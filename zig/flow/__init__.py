@@ -1,0 +1,1 @@
+"""The one idea: units on their way through the graph, by the rules of the operators."""
