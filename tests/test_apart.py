@@ -14,6 +14,7 @@ import pytest
 
 from zig.errors import ModelError, VerifyError
 from zig.host.isolate import apart, is_safe
+from zig.proof import verify as verifying
 from zig.proof.verify import verify
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nothing runs apart where no fork is safe")
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nothing runs ap
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = """
 import os, sys
+from zig.proof import verify as verifying
 from zig.proof.verify import verify
 answer = verify(sys.argv[1], sys.argv[1], alone=True)
 assert "onnxruntime" not in sys.modules
