@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,16 @@ from zig.importance import Scores
 from zig.latency import Latency
 from zig.partition import Partition
 from zig.plan import Plan
-from zig.search.network import File, Mode, Network
+from zig.search.network import File, Mode, Network, sizes_of
 from zig.search.record import read, write_json
 from zig.search.space import Choice, Dial, Space, every_width
 from zig.surgery import Report
 from zig.training.export import Inputs
 
 SPEC = "zig plan"
+_UNLIKE = {
+    "network": "another model", "digest": "another model", "inputs": "other input sizes", "weights": "other weights",
+}  # fmt: skip
 Tell = Callable[[int, int], None]
 
 
@@ -79,6 +83,23 @@ class Pruner:
         """The importance of each group as the weights are now, float64[G]."""
         return self.network.magnitude() if self._scores is None else np.asarray(self._scores, np.float64)
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a file of scores must agree with to be of this network as it is now."""
+        return {
+            "network": self.network.name, "digest": self.network.digest, "inputs": sizes_of(self.partition),
+            "weights": self.network.weights_digest(),
+        }  # fmt: skip
+
+    def unlike(self, known: Mapping[str, Any]) -> str:
+        """What a file of scores is of instead of this network; empty where it is of this one.
+
+        Args:
+            known: The content of the file.
+        """
+        mine = self.identity
+        return next((said for name, said in _UNLIKE.items() if known.get(name) != mine[name]), "")
+
     def file(self, kind: str) -> Path:
         """Where this network's file of some kind lies; other networks of the same class have other files."""
         return self.folder / f"{self.network.name}-{self.network.digest[:8]}.{kind}.json"
@@ -99,14 +120,15 @@ class Pruner:
         Raises:
             UsageError: The provider is missing here.
         """
-        file = self.file(f"{provider}.latency")
-        if file.exists() and not forced:
-            self.latency = Latency.from_dict(self.partition, read(file, "tables"))
+        file, sizes = self.file(f"{provider}.latency"), sizes_of(self.partition)
+        known = read(file, "tables") if file.exists() and not forced else {}
+        if known.get("inputs") == sizes:
+            self.latency = Latency.from_dict(self.partition, known)
         else:
             made = Latency.measure(
                 self.partition, provider=provider, runs=runs, kernels=self._kernels(), progress=progress
             )
-            write_json(file, {"zig": "latency", "network": self.network.name, **made.to_dict()})
+            write_json(file, {"zig": "latency", "network": self.network.name, "inputs": sizes, **made.to_dict()})
             self.latency = made
         if self._space is not None:
             self._space.time_by(self.latency)
@@ -141,11 +163,28 @@ class Pruner:
             PlanError: Nothing is left to prune.
         """
         without = self.network.families_of(excludes) | self._whole
-        return self._made(every_width(self.partition, round_to=round_to, without=without))
+        dials = every_width(self.partition, round_to=round_to, without=without)
+        return self._made(dials, every_width(self.partition, round_to=round_to), round_to)
 
-    def _made(self, dials: list[Dial]) -> Space:
+    def _made(self, dials: list[Dial], free: list[Dial], round_to: int, excluded: str = "by excludes") -> Space:
+        """The space of some dials; where there are none, the error says whether excludes, rounding or the graph did it.
+
+        Args:
+            dials: What may be chosen.
+            free: The node groups' dials if nothing were excluded.
+            round_to: What widths are multiples of.
+            excluded: By what node groups are excluded.
+        """
         if not dials:
-            raise PlanError(f"nothing of {self.network.name} can be pruned; `zig analyze` says what fixes each part")
+            name = self.network.name
+            if free:
+                raise PlanError(
+                    f"nothing of {name} is left to prune: all of its node groups that can be pruned ({len(free)}) are "
+                    f"excluded {excluded}"
+                )
+            if every_width(self.partition):
+                raise PlanError(f"nothing of {name} can be pruned: no width has a smaller multiple of {round_to}")
+            raise PlanError(f"nothing of {name} can be pruned; `zig analyze` says what fixes each part")
         return Space(self.partition, self.scores, dials, timing=self.latency)
 
     def plan(self) -> Plan:
@@ -207,16 +246,21 @@ class Pruner:
         setting = space.full.copy()
         for i, dial in enumerate(space.dials):
             if wanted.get(dial.family, dial.options[0]) not in dial.options:
-                raise UsageError(f"width {wanted[dial.family]} of {dial.name} is no multiple of round_to")
+                raise UsageError(
+                    f"the plan keeps {wanted[dial.family]} of {dial.name}; with what is asked for now it may keep "
+                    f"{', '.join(map(str, dial.options))}"
+                )
             setting[i] = dial.options.index(wanted.get(dial.family, dial.options[0]))
         return space.choice(setting, content["asked"], content["of"])
 
     def _result(self, mode: Mode) -> nn.Module:
-        """The model without what the choice removes.
+        """The model without what the choice removes; a budget that is missed is told.
 
         Raises:
             UsageError: The network is a file.
         """
+        if self.choice is not None and not self.choice.met:
+            warnings.warn(self.choice.sentence, stacklevel=3)
         if isinstance(self.network, File):
             raise UsageError(f"{self.network.model} is a file; take plan(), or write the small file with compress()")
         return self.network.pruned(self.plan().remove, mode)
