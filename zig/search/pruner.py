@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ from zig.training.export import Inputs
 SPEC = "zig plan"
 _UNLIKE = {
     "network": "another model", "digest": "another model", "inputs": "other input sizes", "weights": "other weights",
+    "importance": "other scores of importance",
 }  # fmt: skip
 Tell = Callable[[int, int], None]
 
@@ -86,9 +88,10 @@ class Pruner:
     @property
     def identity(self) -> dict[str, Any]:
         """What a file of scores must agree with to be of this network as it is now."""
+        given = None if self._scores is None else hashlib.blake2b(self.scores.tobytes(), digest_size=16).hexdigest()
         return {
             "network": self.network.name, "digest": self.network.digest, "inputs": sizes_of(self.partition),
-            "weights": self.network.weights_digest(),
+            "weights": self.network.weights_digest(), "importance": given,
         }  # fmt: skip
 
     def unlike(self, known: Mapping[str, Any]) -> str:
