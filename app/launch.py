@@ -6,8 +6,10 @@ import os
 import socket
 from pathlib import Path
 
-from zig.app.workspace import UPLOAD_LIMIT
 from zig.errors import UsageError
+from zig.packages import importing
+
+from .workspace import UPLOAD_LIMIT
 
 ADDRESS = "127.0.0.1"
 START = "ZIG_VIEW_START"  # the environment variable that tells the app what it was started with
@@ -29,10 +31,8 @@ def launch(start: Path, port: int, headless: bool) -> int:
     """
     if not start.exists():
         raise UsageError(f"{start}: there is no such file or folder; name an ONNX file, or a folder that has some")
-    try:
+    with importing("zig view", "'onnx-zig[app]'"):
         from streamlit.web.cli import main  # noqa: PLC0415, TID251 - a second that only this command needs
-    except ModuleNotFoundError as error:
-        raise UsageError(f"zig view needs {error.name}; install it by pip install 'onnx-zig[app]'") from error
     _check_free(port)
     os.environ[START] = str(start.resolve())
     settings = {

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import streamlit as st
-
 from zig.app.views import compare, graph, groups, model, prune, report, training
 from zig.app.views.shared import STYLE, session
 

@@ -12,17 +12,18 @@ from pathlib import Path
 import numpy as np
 
 import zig
-from zig.app.scene import net as nets
-from zig.app.scene.palette import hues
-from zig.app.scene.tree import Branch, ancestors, containers, grow, opened
-from zig.app.scene.view import Scene, scene
 from zig.budget import Budget
 from zig.graph import Graph
 from zig.importance import CRITERIA, Scores
 from zig.partition import Mask, NodeGroup, Partition
 from zig.units import Units
 
-FIRST = 80  # boxes of the first picture
+from .scene import net as nets
+from .scene.palette import hues
+from .scene.sketch import BOXES
+from .scene.tree import Branch, ancestors, containers, grow, opened
+from .scene.view import Scene, scene
+
 MOST = 3000  # boxes that "open all" may show
 _KEPT = 4  # scenes
 
@@ -124,7 +125,7 @@ class Opened:
 
     def first_open(self) -> frozenset[str]:
         """The modules that are open at first."""
-        return opened(self.tree, FIRST)
+        return opened(self.tree, BOXES)
 
     def all_open(self) -> frozenset[str]:
         """As many open modules as `MOST` boxes allow."""

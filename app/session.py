@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from zig.app import sample
-from zig.app.jobs import Job
-from zig.app.opened import Opened
-from zig.app.workspace import Workspace
+from . import sample
+from .jobs import Job
+from .opened import Opened
+from .workspace import Workspace
 
 
 @dataclass

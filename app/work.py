@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 import zig
-from zig.app.jobs import ORDER
 from zig.errors import ZigError
+
+from .jobs import ORDER
 
 Result = dict[str, Any]
 

@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests" / "app"), str(ROOT)]
 
 import browsing  # noqa: E402
-
 from zig.app import sample  # noqa: E402
+
 from zig.training import demo  # noqa: E402, TID251 - for a real log
 
 if TYPE_CHECKING:

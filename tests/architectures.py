@@ -9,22 +9,19 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache, partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+import torchvision_schemas
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-SHIM = Path(__file__).resolve().parents[2] / "shared" / "torchvision_shim.py"
 
 
 class UnavailableError(Exception):
@@ -404,19 +401,12 @@ def quiet() -> Iterator[None]:
 
 @cache
 def load_torchvision() -> Any:
-    """Imports torchvision, with the help of the shim where torch and torchvision are of different builds.
+    """Imports torchvision, whose operators may be of another build than torch.
 
     Raises:
-        UnavailableError: torchvision is missing, or can't load and there is no shim.
+        UnavailableError: torchvision is missing, or does not load.
     """
-    if SHIM.exists():
-        spec = importlib.util.spec_from_file_location("torchvision_shim", SHIM)
-        assert spec is not None
-        assert spec.loader is not None
-        shim = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(shim)
-        shim.install()
-        sys.modules["torchvision_shim"] = shim  # its declarations live as long as the module
+    torchvision_schemas.install()
     try:
         with quiet():
             return importlib.import_module("torchvision")

@@ -1,6 +1,5 @@
 """What tests share: models written as ONNX text, files of them, and the `zig` command as users run it."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -10,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torchvision_schemas
 from onnx import numpy_helper, parser
 from tiny_run import config  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).resolve().parent.parent
-SHIM = ROOT.parent / "shared" / "torchvision_shim.py"
 
 # torch, numpy and onnxruntime would each take every core in every test process.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -46,15 +45,8 @@ SCOPES = ["stem", "stem", "stem", "block", "block", "head", "head", "head"]
 
 
 def pytest_configure() -> None:
-    """Let torchvision import beside a CPU build of torch, where the shim for that is at hand."""
-    if SHIM.exists() and importlib.util.find_spec("torchvision"):
-        spec = importlib.util.spec_from_file_location("torchvision_shim", SHIM)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # the declarations live as long as the module
-        spec.loader.exec_module(module)
-        module.install()
+    """Let torchvision import beside a torch of another build."""
+    torchvision_schemas.install()
 
 
 def parse(text: str, **weights: np.ndarray) -> onnx.ModelProto:

@@ -125,7 +125,7 @@ def test_pictures_are_written(here: Run, model_path: Path, tmp_path: Path) -> No
 
 def test_a_picture_without_graphviz_becomes_text_and_a_line(zig: Run, model_path: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    done = zig("analyze", model_path, "--svg", "graph.svg", "--json", env=environment)
+    done = zig("analyze", model_path, "--pdf", "graph.pdf", "--json", env=environment)
     assert done.returncode == 0
     assert json.loads(done.stdout)["groups"] == 6
     assert "install graphviz" in done.stderr

@@ -2,12 +2,16 @@
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import onnx
 import pytest
-from conftest import parse
+from conftest import ROOT, parse
+from zig.app.scene.sketch import sketch
 
 import zig
 from zig import picture
@@ -65,7 +69,7 @@ def test_nodes_that_prepare_weights_belong_to_their_reader(tmp_path: Path) -> No
     model = parse(
         "g (float[N, 4] x) => (float[N, 5] y) { t = Transpose(w) y = MatMul(x, t) }", w=np.ones((5, 4), np.float32)
     )
-    assert text(zig.analyze(model), tmp_path).count("[label=") == 2  # the title and one box
+    assert text(zig.analyze(model), tmp_path).count("label=") == 2  # the title and one box
 
 
 @pytest.mark.parametrize("scope", ["", "/stage{}/block/"])
@@ -116,6 +120,26 @@ def test_without_graphviz_the_text_is_written_and_a_line_says_what_to_do(
     assert message is not None
     assert "install graphviz" in message
     assert [path.name for path in tmp_path.iterdir()] == ["graph.dot"]
+
+
+def test_without_graphviz_an_svg_is_drawn_by_the_layout_of_the_app(
+    partition: Partition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    message = draw(partition, tmp_path / "graph.svg", sketch=sketch)
+    assert message is not None
+    assert "drawn without graphviz" in message
+    drawn = ElementTree.parse(tmp_path / "graph.svg").getroot()
+    texts = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"image", "Relu", "Add", "g0"} <= set(texts)
+    assert [path.name for path in tmp_path.iterdir()] == ["graph.svg"]
+
+
+def test_the_command_draws_on_a_machine_without_graphviz(zig: Callable[..., Any], model_path: Path) -> None:
+    done = zig("analyze", model_path, "--svg", "graph.svg", env={"PATH": "", "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    assert "without graphviz" in done.stderr
+    assert (model_path.parent / "graph.svg").read_text(encoding="utf-8").startswith("<svg")
 
 
 def fake_dot(folder: Path, script: str) -> None:

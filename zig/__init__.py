@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from zig.graph import Graph, load
     from zig.partition import NodeGroup, Partition, analyze
     from zig.plan import Plan, prune
-    from zig.surgery import Report, compress, zero
+    from zig.surgery import Report, compress, to_graphsurgeon, zero
     from zig.training.oto import OTO  # noqa: TID251 - a name only; the module is loaded when OTO is asked for
 
 __version__ = "0.1.0"
@@ -31,10 +31,11 @@ _HOMES = {
     "NodeGroup": "zig.partition", "Partition": "zig.partition", "analyze": "zig.partition",
     "Plan": "zig.plan", "prune": "zig.plan",
     "Report": "zig.surgery", "compress": "zig.surgery", "zero": "zig.surgery",
+    "to_graphsurgeon": "zig.surgery",
 }  # fmt: skip
 __all__ = [
     "OTO", "Budget", "Comparison", "Graph", "NodeGroup", "Partition", "Plan", "Report", "analyze", "compress", "cost",
-    "diff", "load", "prune", "verify", "why", "zero",
+    "diff", "load", "prune", "to_graphsurgeon", "verify", "why", "zero",
 ]  # fmt: skip
 
 

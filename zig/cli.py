@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from zig.errors import UsageError, VerifyError, ZigError
+from zig.packages import importing
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -128,7 +129,8 @@ def _run(arguments: list[str], debug: bool) -> int:
     # typer carries a copy of click or depends on it, according to its version; this is its usage error in both.
     misuse: type[Exception] = typer.BadParameter.__bases__[0]
     try:
-        return int(app(arguments, prog_name="zig", standalone_mode=False) or 0)
+        with importing(f"zig {arguments[0]}"):
+            return int(app(arguments, prog_name="zig", standalone_mode=False) or 0)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except ImportError as error:  # what an interrupt becomes while a compiled module loads
@@ -394,8 +396,9 @@ def demo(
     A small residual network learns to read handwriting; files, a report and a picture are left in DIR.
     """
     with _training("demo"):
+        from zig.app.scene.sketch import sketch
         from zig.training.demo import run
-    run(out, quick=quick)
+    run(out, quick=quick, sketch=sketch)
 
 
 @app.command(epilog="Example: zig train samples/configs/digits.yml")
@@ -470,7 +473,7 @@ def view(
     """
     from zig.app.launch import launch
 
-    return launch(model or Path(), port, headless)
+    return int(launch(model or Path(), port, headless))
 
 
 @contextlib.contextmanager
@@ -494,15 +497,9 @@ def _check_target(target: Path) -> None:
         raise UsageError(f"{target} can't be written: folder {target.parent} is read-only; choose another one")
 
 
-@contextlib.contextmanager
-def _training(command: str) -> Iterator[None]:
+def _training(command: str) -> contextlib.AbstractContextManager[None]:
     """Say what to install for a command that trains."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("zig"):
-            raise
-        raise UsageError(f"zig {command} needs {error.name}; install it by pip install 'onnx-zig[train]'") from error
+    return importing(f"zig {command}", "'onnx-zig[train]'")
 
 
 @contextlib.contextmanager
@@ -515,10 +512,11 @@ def _writing(target: Path) -> Iterator[None]:
 
 
 def _draw(partition: Partition, target: Path, form: str) -> None:
+    from zig.app.scene.sketch import sketch
     from zig.picture import draw
 
     with _writing(target):
-        message = draw(partition, target, form)
+        message = draw(partition, target, form, sketch)
     if message:
         print(f"zig: {message}", file=sys.stderr)
 

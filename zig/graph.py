@@ -23,7 +23,7 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto, numpy_helper
 from onnx.inliner import inline_local_functions
 
-from zig import arithmetic, bodies, damage
+from zig import arithmetic, bodies, bridge, damage
 from zig.dims import Size, parse, symbol
 from zig.errors import ModelError
 
@@ -393,16 +393,24 @@ class Graph:
 
 
 def load(source: Any) -> Graph:
-    """Load a model from a path, or wrap a ModelProto or an `onnx_ir.Model`; a Graph comes back as it is.
+    """Load a model from a path, or wrap what holds one in memory; a Graph comes back as it is.
+
+    Args:
+        source: a path, an `onnx.ModelProto`, an `onnx_ir.Model`, an `onnx_graphsurgeon.Graph` or a `Graph`.
 
     Raises:
         ModelError: the file is missing, is not ONNX, or its external data can't be used.
     """
     if isinstance(source, Graph):
         return source
-    proto, path = _read(source)
+    if bridge.is_graphsurgeon(source):
+        proto, folder = bridge.to_model(source)
+        path = None
+    else:
+        proto, path = _read(source)
+        folder = None
     with damage.blaming(str(path or proto.graph.name or "the model"), proto):
-        return Graph(proto, path)
+        return Graph(proto, path, folder)
 
 
 def _read(source: Any) -> tuple[onnx.ModelProto, Path | None]:

@@ -13,10 +13,12 @@ import os
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
+
+from graphviz import Digraph, escape
 
 from zig.errors import UsageError
 
@@ -59,16 +61,20 @@ class Drawing:
     edges: list[tuple[Key, Key]]
 
 
-def draw(partition: Partition, target: str | os.PathLike[str], form: str | None = None) -> str | None:
+def draw(
+    partition: Partition, target: str | os.PathLike[str], form: str | None = None,
+    sketch: Callable[[Partition], str] | None = None,
+) -> str | None:  # fmt: skip
     """Draw the groups of a model into a file, which appears complete or not at all.
 
     Args:
         partition: What to draw.
         target: The file to write.
         form: One of `FORMATS`; by default the suffix of `target`.
+        sketch: What draws an SVG in place of the program `dot`, where that is missing.
 
     Returns:
-        None, or where the program `dot` is missing a line that says which file was written instead and what to install.
+        None, or where the program `dot` is missing a line that says what was written and what to install.
 
     Raises:
         UsageError: The format is unknown, or graphviz fails.
@@ -80,15 +86,15 @@ def draw(partition: Partition, target: str | os.PathLike[str], form: str | None 
     if form == "dot":
         _write(path, _readable(partition).encode())
         return None
-    program = shutil.which("dot")
-    if program is None:
-        fallback = path.with_suffix(".dot")
-        _write(fallback, _readable(partition).encode())
-        return (
-            f"no {path} without graphviz: wrote {fallback}; install graphviz, then: dot -T{form} {fallback} -o {path}"
-        )
-    _write(path, _render(partition, program, form, path))
-    return None
+    if program := shutil.which("dot"):
+        _write(path, _render(partition, program, form, path))
+        return None
+    if form == "svg" and sketch is not None:
+        _write(path, sketch(partition).encode())
+        return f"{path} is drawn without graphviz, which lays larger graphs out more evenly where it is installed"
+    fallback = path.with_suffix(".dot")
+    _write(fallback, _readable(partition).encode())
+    return f"no {path} without graphviz: wrote {fallback}; install graphviz, then: dot -T{form} {fallback} -o {path}"
 
 
 def _readable(partition: Partition) -> str:
@@ -231,34 +237,39 @@ def _name(node: Node, key: Key) -> str:
 def _text(partition: Partition, drawing: Drawing) -> str:
     """The drawing in graphviz's language."""
     sizes = {group.id: group.size for group in partition.node_groups}
-    number = {key: index for index, key in enumerate(drawing.boxes)}
+    number = {key: f"n{index}" for index, key in enumerate(drawing.boxes)}
     title = f"{Path(partition.graph.name).name}: {len(partition)} groups in {len(sizes)} node groups"
-    lines = [
-        "digraph zig {",
-        f'  graph [label={_quoted(title)}, labelloc=t, fontname="Helvetica", ranksep=0.3, nodesep=0.2]',
-        '  node [shape=box, style=filled, fillcolor="#ffffff", color="#777777", fontname="Helvetica", fontsize=10]',
-        '  edge [color="#777777", arrowsize=0.6]',
-        *(f"  n{number[key]} [{_attributes(box, sizes)}]" for key, box in drawing.boxes.items()),
-        *(f"  n{number[tail]} -> n{number[head]}" for tail, head in drawing.edges),
-        "}",
-    ]
-    return "\n".join(lines) + "\n"
+    graph = Digraph(
+        "zig",
+        graph_attr={
+            "label": _label(title), "labelloc": "t", "fontname": "Helvetica", "ranksep": "0.3", "nodesep": "0.2",
+        },
+        node_attr={
+            "shape": "box", "style": "filled", "fillcolor": "#ffffff", "color": "#777777", "fontname": "Helvetica",
+            "fontsize": "10",
+        },
+        edge_attr={"color": "#777777", "arrowsize": "0.6"},
+    )  # fmt: skip
+    for key, box in drawing.boxes.items():
+        graph.node(number[key], **_attributes(box, sizes))
+    graph.edges((number[tail], number[head]) for tail, head in drawing.edges)
+    return str(graph.source)
 
 
-def _attributes(box: Box, sizes: dict[int, int]) -> str:
+def _attributes(box: Box, sizes: dict[int, int]) -> dict[str, str]:
     operators = (f"{count} {name}" if count > 1 else name for name, count in box.operators.items())
-    label = [
+    label = _label(
         box.name[-60:],
         *_few(operators, ", "),
         *_few((f"group {group} · {sizes[group]}" for group in sorted(box.writes)), "\n"),
         *_few((f"reads group {group}" for group in sorted(box.reads - box.writes)), "\n"),
-    ]
+    )
     if not box.writes:
-        return f"label={_quoted(*label)}" + (', style="filled,dashed"' if box.fixed else "")
+        return {"label": label} | ({"style": "filled,dashed"} if box.fixed else {})
     fills = [_colour(group) for group in sorted(box.writes)[:LINES]]
     style = "striped" if len(fills) > 1 else "filled"
     border = PALETTE[min(box.writes) % len(PALETTE)]
-    return f'label={_quoted(*label)}, style={style}, fillcolor="{":".join(fills)}", color="{border}", penwidth=2'
+    return {"label": label, "style": style, "fillcolor": ":".join(fills), "color": border, "penwidth": "2"}
 
 
 def _few(entries: Iterable[str], separator: str) -> list[str]:
@@ -276,9 +287,9 @@ def _colour(group: int) -> str:
     return "#" + "".join(f"{round(value + (255 - value) * white):02x}" for value in channels)
 
 
-def _quoted(*lines: str) -> str:
-    text = "\n".join(lines).replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + text.replace("\n", "\\n") + '"'
+def _label(*lines: str) -> str:
+    """Lines of text as graphviz takes them: nothing in them is markup, and each new line is a line."""
+    return str(escape("\n".join(lines))).replace("\n", "\\n")
 
 
 def _write(path: Path, content: bytes) -> None:

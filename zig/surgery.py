@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import onnx_ir as ir
 
+from zig.bridge import to_graph
 from zig.budget import Budget
 from zig.cut import Surgeon
 from zig.damage import blaming, complaint
@@ -28,6 +29,8 @@ from zig.plan import Plan
 from zig.removal import Zeroed, choices, removable
 
 if TYPE_CHECKING:
+    import onnx_graphsurgeon as gs  # noqa: TID251 - a name only
+
     from zig.verify import Comparison
 
 
@@ -135,6 +138,22 @@ def zero(plan: Plan, target: str | os.PathLike[str], source: Any = None) -> None
     graph = partition.graph
     with blaming(graph.name, graph.proto):
         write(same_shape(graph, Zeroed(graph, plan)), Path(target), has_external(graph))
+
+
+def to_graphsurgeon(source: Any) -> gs.Graph:
+    """A model as an `onnx_graphsurgeon.Graph`, to operate on by hand; `analyze` and `compress` take it back.
+
+    Shapes, metadata and doc strings are kept both ways, and weights stay unread until their `values` are asked for.
+
+    Args:
+        source: whatever `zig.load` takes.
+
+    Raises:
+        ModelError: the model can't be read.
+        UsageError: onnx-graphsurgeon is not installed.
+    """
+    graph = load(source)
+    return to_graph(graph.proto, graph.folder)
 
 
 def _match(plan: Plan, source: Any) -> Partition:

@@ -35,12 +35,16 @@ import numpy as np
 from zig.apart import apart
 from zig.errors import ModelError, UsageError, VerifyError
 from zig.inputs import GUESSES, Array, Data, Feeds, Input, Sizes, feedback, joint, random_feeds, real_feeds
+from zig.packages import importing
 from zig.tally import INSENSITIVE, Comparison, OutputComparison, Tally, comparable
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["INSENSITIVE", "Comparison", "OutputComparison", "Session", "Source", "latency", "obstacle", "verify"]
+__all__ = [
+    "INSENSITIVE", "Comparison", "OutputComparison", "Session", "Source",
+    "check_onnxruntime", "latency", "obstacle", "verify",
+]  # fmt: skip
 
 Source: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto"
 
@@ -163,8 +167,7 @@ class Session:
             ModelError: The model can't be read, or onnxruntime refuses it.
             UsageError: The provider is missing here.
         """
-        import onnxruntime  # noqa: TID251, PLC0415 - the one place; it costs 0.1 s and only two commands need it
-
+        onnxruntime = _onnxruntime()
         onnxruntime.set_default_logger_severity(4)
         model = source if isinstance(source, _Model) else _Model(source, folder)
         self.name, self.patience = model.name, PATIENCE + model.weight / 2e6
@@ -486,6 +489,25 @@ def _check_readable(path: Path) -> None:
         raise ModelError(f"{path}: the file is empty; export the model again")
     if not os.access(path, os.R_OK):
         raise ModelError(f"{path}: not readable; check its permissions")
+
+
+def check_onnxruntime() -> None:
+    """Try at once what a long job needs at its end; in a process of its own, so that this one can still be forked.
+
+    Raises:
+        UsageError: onnxruntime is missing, or does not load.
+    """
+    apart(_try, "onnxruntime")
+
+
+def _try() -> None:
+    _onnxruntime()
+
+
+def _onnxruntime() -> Any:
+    with importing("running a model"):
+        import onnxruntime  # noqa: TID251, PLC0415 - the one place; it costs 0.1 s and only two commands need it
+    return onnxruntime
 
 
 def _provider(name: str, onnxruntime: Any) -> list[tuple[str, dict[str, str]]]:

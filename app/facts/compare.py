@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from zig.app.facts.model import overview
-from zig.app.opened import Opened
-from zig.app.words import count, less, size
+from ..opened import Opened
+from ..words import count, less, size
+from .model import overview
 
 SIZES = (("parameters", "parameters"), ("macs", "MACs"), ("bytes", "bytes"), ("nodes", "nodes"))
 

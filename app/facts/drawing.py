@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zig.app.opened import Opened
 from zig.picture import draw as picture
+
+from ..opened import Opened
+from ..scene.sketch import sketch
 
 
 def draw(model: Opened, folder: Path, form: str) -> dict[str, str]:
@@ -23,5 +25,5 @@ def draw(model: Opened, folder: Path, form: str) -> dict[str, str]:
         UsageError: graphviz fails or takes too long.
     """
     target = folder / f"{Path(model.shown).stem}.{form}"
-    note = picture(model.partition, target)
+    note = picture(model.partition, target, sketch=sketch)
     return {"file": str(target if target.exists() else target.with_suffix(".dot")), "note": note or ""}

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from zig.app.opened import Opened
-from zig.app.words import indices
 from zig.partition import Slice
+
+from ..opened import Opened
+from ..words import indices
 
 BINS = 24
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from zig.app.opened import Opened
-from zig.app.scene.net import shape
 from zig.files import file_bytes
+
+from ..opened import Opened
+from ..scene.net import shape
 
 
 def overview(model: Opened) -> dict[str, Any]:

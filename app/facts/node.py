@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 from onnx import AttributeProto
 
-from zig.app.opened import Opened
-from zig.app.scene.net import shape
-from zig.app.scene.view import reason
+from ..opened import Opened
+from ..scene.net import shape
+from ..scene.view import reason
 
 _LONG = 60  # characters of an attribute's value
 

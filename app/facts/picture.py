@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zig.app.opened import Opened
-from zig.app.scene import overlay, search
-from zig.app.scene.palette import PALETTE
-from zig.app.scene.view import Scene
-from zig.app.session import Look
+from ..opened import Opened
+from ..scene import overlay, search
+from ..scene.palette import PALETTE
+from ..scene.view import Scene
+from ..session import Look
 
 OVERLAYS = {
     "": "node groups",

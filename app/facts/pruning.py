@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 import zig
-from zig.app.opened import Opened
-from zig.app.words import count, less
 from zig.importance import CRITERIA
 from zig.plan import MEASURES, SCOPES, Plan
+
+from ..opened import Opened
+from ..words import count, less
 
 CRITERION_NAMES = list(CRITERIA)
 MEASURE_NAMES = {"params": "parameters", "macs": "MACs", "groups": "groups"}

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import zig
-from zig.app.facts import compare, groups
-from zig.app.facts.model import interface, operators, overview, reasons, warnings
-from zig.app.opened import Opened
-from zig.app.words import count, less, percent, size
+
+from ..opened import Opened
+from ..words import count, less, percent, size
+from . import compare, groups
+from .model import interface, operators, overview, reasons, warnings
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2rem auto; padding: 0 1rem; color: #222; }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zig.app.scene.view import FRAME, Box, Scene
-from zig.app.words import count, percent
+from ..words import count, percent
+from .view import FRAME, Box, Scene
 
 Overlay = dict[str, Any]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from zig.app.scene.net import Net
+from .net import Net
 
 PALETTE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
 

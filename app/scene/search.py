@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from zig.app.scene.net import Item, Net
-from zig.app.scene.view import Scene
+from .net import Item, Net
+from .view import Scene
 
 LISTED = 20
 

@@ -7,9 +7,9 @@ from html import escape
 
 import numpy as np
 
-from zig.app.scene.net import INPUT, OUTPUT
-from zig.app.scene.palette import PALETTE
-from zig.app.scene.view import CLOSED, FRAME, Box, Scene
+from .net import INPUT, OUTPUT
+from .palette import PALETTE
+from .view import CLOSED, FRAME, Box, Scene
 
 LINE, GROUND, INK = "#777777", "#ffffff", "#000000"
 DARK = ("#4477aa", "#aa3377")  # colours that want white ink

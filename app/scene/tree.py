@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from zig.app.scene.net import Net, tail
+from .net import Net, tail
 
 RUN = 4  # alike siblings in a row that are folded
 WIDE = 32  # children of a container, beyond which they are put into chunks

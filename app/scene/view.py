@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from zig.app.scene.layout import Ints, Placed, Problem, place
-from zig.app.scene.net import INPUT, OUTPUT, Item, Net, tail
-from zig.app.scene.tree import Branch
 from zig.graph import Graph
+
+from .layout import Ints, Placed, Problem, place
+from .net import INPUT, OUTPUT, Item, Net, tail
+from .tree import Branch
 
 LEAF, CLOSED, FRAME = "leaf", "closed", "frame"
 _SIZES = {"weighted": (184.0, 46.0), "plain": (116.0, 26.0), CLOSED: (196.0, 48.0), INPUT: (150.0, 30.0),

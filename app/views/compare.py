@@ -6,13 +6,13 @@ from pathlib import Path
 
 import streamlit as st
 
-from zig.app.facts import compare as facts
-from zig.app.jobs import Job
-from zig.app.opened import Opened
-from zig.app.session import Look, Session
-from zig.app.views.running import follow
-from zig.app.views.shared import opened_model, saying_errors, show_graph
-from zig.app.words import plain
+from ..facts import compare as facts
+from ..jobs import Job
+from ..opened import Opened
+from ..session import Look, Session
+from ..words import plain
+from .running import follow
+from .shared import opened_model, saying_errors, show_graph
 
 HEIGHT = 480
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import streamlit as st
 
-from zig.app.facts import drawing, node, training
-from zig.app.facts.picture import OVERLAYS
-from zig.app.opened import Opened
-from zig.app.session import Session
-from zig.app.views.shared import ask_group, opened_model, saying_errors, show_graph, table
-from zig.app.words import count, plain
+from ..facts import drawing, node, training
+from ..facts.picture import OVERLAYS
+from ..opened import Opened
+from ..session import Session
+from ..words import count, plain
+from .shared import ask_group, opened_model, saying_errors, show_graph, table
 
 HEIGHT = 695
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import streamlit as st
 
-from zig.app.facts import charts
-from zig.app.facts import groups as facts
-from zig.app.jobs import Job
-from zig.app.opened import Opened
-from zig.app.session import Session
-from zig.app.views.running import follow
-from zig.app.views.shared import ask_group, model_with_groups, show_graph, table
-from zig.app.words import count, plain
+from ..facts import charts
+from ..facts import groups as facts
+from ..jobs import Job
+from ..opened import Opened
+from ..session import Session
+from ..words import count, plain
+from .running import follow
+from .shared import ask_group, model_with_groups, show_graph, table
 
 HEIGHT = 470
 

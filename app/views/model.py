@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from zig.app.facts import model as facts
-from zig.app.opened import Opened
-from zig.app.session import Session
-from zig.app.views.shared import saying_errors, session, table
-from zig.app.words import count, percent, plain, size
-from zig.app.workspace import UPLOAD_LIMIT, UPLOADED
+from ..facts import model as facts
+from ..opened import Opened
+from ..session import Session
+from ..words import count, percent, plain, size
+from ..workspace import UPLOAD_LIMIT, UPLOADED
+from .shared import saying_errors, session, table
 
 
 def show() -> None:

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import streamlit as st
 
-from zig.app.facts import pruning as facts
-from zig.app.facts.pruning import Wish
-from zig.app.jobs import Job
-from zig.app.opened import Opened
-from zig.app.session import Session
-from zig.app.views.running import follow
-from zig.app.views.shared import model_with_groups, saying_errors
-from zig.app.words import count, percent, plain
 from zig.errors import ZigError
 from zig.plan import MEASURES, SCOPES, Plan
+
+from ..facts import pruning as facts
+from ..facts.pruning import Wish
+from ..jobs import Job
+from ..opened import Opened
+from ..session import Session
+from ..words import count, percent, plain
+from .running import follow
+from .shared import model_with_groups, saying_errors
 
 
 def show() -> None:

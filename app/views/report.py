@@ -6,9 +6,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from zig.app.facts import report as facts
-from zig.app.scene.svg import svg
-from zig.app.views.shared import opened_model
+from ..facts import report as facts
+from ..scene.svg import svg
+from .shared import opened_model
 
 STYLE = """<style>
 .report th, .report td { text-align: left; padding: 4px 18px 4px 0; border-bottom: 1px solid #8884; font-size: .9rem; }

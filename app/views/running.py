@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from zig.app.session import Session
-from zig.app.words import plain
+from ..session import Session
+from ..words import plain
 
 
 def follow(here: Session, task: str) -> None:

@@ -9,14 +9,15 @@ from typing import Any
 
 import streamlit as st
 
-from zig.app.canvas import graph
-from zig.app.facts.picture import picture
-from zig.app.launch import START
-from zig.app.opened import Opened
-from zig.app.session import Look, Session
-from zig.app.words import plain
-from zig.app.workspace import Workspace, start
 from zig.errors import ZigError
+
+from ..canvas import graph
+from ..facts.picture import picture
+from ..launch import START
+from ..opened import Opened
+from ..session import Look, Session
+from ..words import plain
+from ..workspace import Workspace, start
 
 STYLE = """<style>
 .block-container { padding: 4.4rem 1.6rem 1.5rem; max-width: 1500px; }

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from zig.app.facts import charts
-from zig.app.facts import training as facts
-from zig.app.session import Session
-from zig.app.views.shared import saying_errors, session
-from zig.app.words import percent
+from ..facts import charts
+from ..facts import training as facts
+from ..session import Session
+from ..words import percent
+from .shared import saying_errors, session
 
 FIRST = ("loss", "accuracy")
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import onnx
 import pytest
-
 from zig.app import sample
 from zig.app.opened import Opened
 

@@ -9,8 +9,6 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-
-import zig
 from zig.app.facts import charts, compare, groups, model, node, pruning, report, training
 from zig.app.facts.picture import picture
 from zig.app.facts.pruning import Wish
@@ -18,6 +16,8 @@ from zig.app.opened import Opened
 from zig.app.scene.svg import svg
 from zig.app.session import Look
 from zig.app.words import count, indices, less, percent, size
+
+import zig
 from zig.errors import PlanError, UsageError
 
 pytest_plugins = ("app_models",)

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-
-import zig
 from zig.app.facts import pruning
 from zig.app.facts.pruning import Wish
 from zig.app.jobs import Job
 from zig.app.opened import Opened
+
+import zig
 from zig.errors import ZigError
 
 pytest_plugins = ("app_models",)

@@ -12,7 +12,6 @@ pytest.importorskip("streamlit", reason="the app's pages need streamlit: pip ins
 pytest_plugins = ("app_models",)
 
 from streamlit.testing.v1 import AppTest  # noqa: E402
-
 from zig.app.launch import START  # noqa: E402
 from zig.app.session import Session  # noqa: E402
 

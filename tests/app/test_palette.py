@@ -4,7 +4,6 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-
 from zig.app.opened import Opened
 from zig.app.scene.palette import PALETTE, hues
 

@@ -7,11 +7,11 @@ import numpy as np
 import onnx
 import pytest
 from conftest import parse
-
 from zig.app.opened import Opened
 from zig.app.scene import net, search
 from zig.app.scene.tree import Branch, ancestors, containers, grow, opened
 from zig.app.scene.view import Scene, scene
+
 from zig.partition import analyze
 
 pytest_plugins = ("app_models",)

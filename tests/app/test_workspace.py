@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 
 import pytest
-
 from zig.app import workspace
 from zig.app.session import Session
 from zig.app.workspace import Workspace, start
+
 from zig.errors import ModelError, UsageError
 
 

@@ -186,7 +186,7 @@ def test_hesso_cric_trains_and_refuses_fp16(config: Write) -> None:
 
 @pytest.mark.skipif(HAS_TENSORBOARD, reason="tensorboard is installed")
 def test_a_missing_tensorboard_is_told(config: Write) -> None:
-    with pytest.raises(UsageError, match="tensorboard is not installed; pip install tensorboard, or read"):
+    with pytest.raises(UsageError, match=r"training\.tensorboard needs tensorboard; install it by pip install tensor"):
         train(config(training={"tensorboard": True}))
 
 

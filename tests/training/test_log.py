@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from zig.app.facts import training
 
 from zig import OTO
-from zig.app.facts import training
 from zig.errors import UsageError
 
 

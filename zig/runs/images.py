@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zig.errors import UsageError
+from zig.packages import importing
 from zig.runs.augment import AUGMENTATIONS, fit
 from zig.runs.config import Images
 from zig.runs.data import PLAIN, Arrays, Batch, Key
@@ -146,11 +147,9 @@ def _check_folder(section: Images) -> None:
 
 def _digits(_: Path) -> Found:
     """The 1,797 digits that scikit-learn carries; a fifth is held out, the same share of each class."""
-    try:
+    with importing("data.kind digits"):
         from sklearn.datasets import load_digits  # noqa: PLC0415 - only these data need it
         from sklearn.model_selection import train_test_split  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise UsageError("the digits come with scikit-learn; install it by pip install scikit-learn") from error
     digits = load_digits()
     images = np.round(digits.images[:, None] * (255 / 16)).astype(np.uint8)
     split = train_test_split(images, digits.target, test_size=0.2, random_state=0, stratify=digits.target)
@@ -240,10 +239,8 @@ class Files:
 
 def _folder(folder: Path) -> Found:
     """A folder for each class, in train/ and in val/."""
-    try:
-        import PIL  # noqa: F401, PLC0415
-    except ModuleNotFoundError as error:
-        raise UsageError("reading image files needs pillow; install it by pip install pillow") from error
+    with importing("reading image files"):
+        import PIL.Image  # noqa: F401, PLC0415 - said here, before any of them is read
     train, val = folder / "train", folder / "val"
     for part in (train, val):
         if not part.is_dir():

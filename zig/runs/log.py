@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from zig.errors import UsageError
+from zig.packages import importing
 
 
 class Log:
@@ -57,12 +57,8 @@ def check_tensorboard() -> Any:
     Raises:
         UsageError: TensorBoard is not installed.
     """
-    try:
+    with importing("training.tensorboard"):
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - imports a package that need not be there
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "training.tensorboard is true, but tensorboard is not installed; pip install tensorboard, or read log.csv"
-        ) from error
     return SummaryWriter
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zig.errors import UsageError
+from zig.packages import failure, importing
 from zig.runs.checkpoint import read, seed_all
 from zig.runs.config import ModelSection, suggestion
 from zig.runs.data import Task, in_order
@@ -106,10 +107,12 @@ def _timm(section: ModelSection, name: str) -> Any:
 
 def _transformers(section: ModelSection, name: str) -> Any:
     transformers = _package("transformers", section)
-    made: Any = getattr(transformers, name, None)
-    if not hasattr(made, "from_pretrained") or not hasattr(made, "config_class"):
-        known = [each for each in dir(transformers) if "For" in each]
-        raise UsageError(f"model.name: transformers has no model '{name}'; {suggestion(name, known)}")
+    with _for(section):  # its modules are imported when they are asked for
+        made: Any = getattr(transformers, name, None)
+        known = hasattr(made, "from_pretrained") and hasattr(made, "config_class")
+    if not known:
+        names = [each for each in dir(transformers) if "For" in each]
+        raise UsageError(f"model.name: transformers has no model '{name}'; {suggestion(name, names)}")
 
     def make(**options: Any) -> Any:
         if section.weights and Path(section.weights).is_dir():
@@ -128,27 +131,40 @@ _LIBRARIES: dict[str, Callable[[ModelSection, str], Any]] = {
 
 def _package(name: str, section: ModelSection) -> Any:
     """A library that need not be installed."""
-    try:
+    with _for(section):
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise UsageError(f"model.name is {section.name}, which needs {error.name}; install it with pip") from error
-    except RuntimeError as error:  # a torchvision that was built for another torch
-        first = str(error).splitlines()[0]
-        raise UsageError(f"model.name is {section.name}, but {name} can't be loaded: {first}") from error
+
+
+def _for(section: ModelSection) -> contextlib.AbstractContextManager[None]:
+    """Say which network it is that needs a package."""
+    return importing(f"model.name is {section.name}, which")
 
 
 def _factory(name: str) -> Callable[..., Any]:
     """What `package.module:factory` names; modules of the current folder are found too."""
     module, _, factory = name.partition(":")
-    try:
-        with _here():
-            found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise UsageError(f"model.name: there is no module {error.name}; {name} must be importable from here") from error
+    with _here(), importing(f"model.name is {name}, which"):
+        found = _own(module)
     made = getattr(found, factory, None)
     if not callable(made):
         raise UsageError(f"model.name: {module} has no '{factory}' to call; {suggestion(factory, _callables(found))}")
     return made  # type: ignore[no-any-return]
+
+
+def _own(module: str) -> Any:
+    """A module of the user's, which is to be mended rather than installed where it can't be imported."""
+    try:
+        return importlib.import_module(module)
+    except SyntaxError as error:
+        raise UsageError(f"model.name: {error.filename}, line {error.lineno} is no Python ({error.msg})") from error
+    except Exception as error:
+        name = (error.name or "") if isinstance(error, ModuleNotFoundError) else ""
+        if name and f"{module}.".startswith(f"{name}."):
+            raise UsageError(f"model.name: there is no module {name}; {module} must be importable from here") from error
+        found = failure(error)
+        if found and found.package == module.partition(".")[0] and not found.installed:
+            raise UsageError(f"model.name: module {module} can't be imported ({found.reason}); mend it") from error
+        raise
 
 
 def _callables(module: Any) -> list[str]:
@@ -169,6 +185,7 @@ def _here() -> Iterator[None]:
 def _called(factory: Callable[..., Any], section: ModelSection) -> Any:
     """The result of a factory; what it says against the options, as one sentence."""
     try:
-        return factory(**section.options)
+        with _for(section):
+            return factory(**section.options)
     except (TypeError, ValueError, OSError) as error:
         raise UsageError(f"model.options: {section.name} refuses them: {str(error).splitlines()[0]}") from error

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zig.errors import UsageError
+from zig.packages import importing
 from zig.runs.answers import score
 from zig.runs.config import Questions
 from zig.runs.data import Arrays, Batch, Key
@@ -204,10 +205,8 @@ def _span(start: NDArray[Any], end: NDArray[Any], section: Questions) -> tuple[f
 
 def _tokenizer(vocabulary: Path, section: Questions) -> Any:
     """A WordPiece tokenizer that knows where in the text each token stands."""
-    try:
+    with importing("question answering", "transformers"):
         from tokenizers import BertWordPieceTokenizer  # noqa: PLC0415 - only these data need it
-    except ModuleNotFoundError as error:
-        raise UsageError("question answering needs tokenizers; install it by pip install transformers") from error
     words = {word: number for number, word in enumerate(_text(vocabulary, "data.vocabulary").split("\n")) if word}
     if missing := [token for token in SPECIAL if token not in words]:
         raise UsageError(f"{vocabulary} has no token {missing[0]}; a vocabulary of BERT has a token a line")

@@ -17,6 +17,7 @@ from zig.runs.processes import join
 from zig.runs.result import finish
 from zig.runs.standin import stand_in
 from zig.training.oto import OTO
+from zig.verify import check_onnxruntime
 
 Path_ = str | os.PathLike[str]
 
@@ -40,6 +41,7 @@ def train(config: Path_, *, smoke: bool = False, resume: bool = False) -> dict[s
         VerifyError: The compressed model would not give the same outputs.
         KeyboardInterrupt: The process was told to stop; a checkpoint is written first.
     """
+    check_onnxruntime()
     run = load(config, Run, smoke=smoke)
     with join(run.training) as processes:
         say = Console(stderr=True, quiet=processes.rank > 0)
@@ -74,6 +76,7 @@ def prune_checkpoint(config: Path_, saved: Path_, *, out: Path_ | None = None, s
         UsageError: Something is missing, or does not fit together.
         VerifyError: The compressed model would not give the same outputs.
     """
+    check_onnxruntime()
     run = load(config, Run, smoke=smoke)
     run = small(run, write=True) if smoke else run
     run = run.model_copy(update={"out": os.fspath(out or run.out)})

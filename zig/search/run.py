@@ -40,6 +40,7 @@ from zig.search.record import write_json
 from zig.search.report import write_report
 from zig.surgery import Report, compress
 from zig.training.export import export
+from zig.verify import check_onnxruntime
 
 BEGUN, FULL, SMALL = "search.json", "full.onnx", "compressed.onnx"
 _FREE: Any = {
@@ -68,6 +69,7 @@ def search(config: Path_, *, smoke: bool = False, resume: bool = False) -> dict[
         PlanError: Nothing can be pruned.
         VerifyError: The small network would not give the same outputs.
     """
+    check_onnxruntime()
     run = load(config, Search, smoke=smoke)
     if run.training.mode == "sparse" and isinstance(run.method, OnceForAll) and run.method.kernels:
         raise UsageError(f"{config}: training.mode sparse can't have smaller kernels; set method.kernels to false")

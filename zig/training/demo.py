@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zig.errors import UsageError
-from zig.partition import analyze
+from zig.partition import Partition, analyze
 from zig.picture import draw
 from zig.surgery import Report, compress
 from zig.training.export import export
@@ -97,12 +98,15 @@ class Digits:
         return cls(torch.from_numpy(here), torch.from_numpy(known), there, truth)
 
 
-def run(out: str | os.PathLike[str] = "zig-demo", *, quick: bool = False) -> dict[str, Any]:
+def run(
+    out: str | os.PathLike[str] = "zig-demo", *, quick: bool = False, sketch: Callable[[Partition], str] | None = None
+) -> dict[str, Any]:
     """Train, prune, compress, verify; leave `full.onnx`, `compressed.onnx`, `report.json` and `graph.svg` in a folder.
 
     Args:
         out: The folder, made where it is missing.
         quick: Train for a fifth of the epochs.
+        sketch: What draws the picture where graphviz is missing, see `zig.picture.draw`.
 
     Returns:
         The content of `report.json`.
@@ -127,7 +131,7 @@ def run(out: str | os.PathLike[str] = "zig-demo", *, quick: bool = False) -> dic
     full, small = folder / "full.onnx", folder / "compressed.onnx"
     export(model, digits.images[:1], full)
     report = compress(full, small, data={"image": digits.held_out[None]})
-    note = draw(analyze(full), folder / "graph.svg")
+    note = draw(analyze(full), folder / "graph.svg", sketch=sketch)
     content = measure(full, small, report, digits) | {"seconds": round(time.perf_counter() - started, 1)}
     (folder / "report.json").write_text(json.dumps(content, indent=2) + "\n")
     Console().print(table(content))
