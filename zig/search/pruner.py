@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from zig.errors import PlanError, UsageError
+from zig.errors import PlanError, UsageError, ZigWarning
 from zig.importance import Scores
 from zig.latency import Latency
 from zig.partition import Partition
@@ -117,25 +117,34 @@ class Pruner:
         Args:
             provider: Where onnxruntime runs: `cpu`, `cuda`, ...
             runs: How many runs a time is the fastest of.
-            forced: Whether to measure anew what a file from before has.
+            forced: Whether to measure anew what a file from before has; what is of other sizes, or lacks layers or
+                kernels of this network, is measured anew in any case.
             progress: Called with the number of kinds of layers measured, and to measure.
 
         Raises:
             UsageError: The provider is missing here.
         """
-        file, sizes = self.file(f"{provider}.latency"), sizes_of(self.partition)
-        known = read(file, "tables") if file.exists() and not forced else {}
-        if known.get("inputs") == sizes:
-            self.latency = Latency.from_dict(self.partition, known)
-        else:
-            made = Latency.measure(
+        file = self.file(f"{provider}.latency")
+        self.latency = None if forced else self._timed_before(file)
+        if self.latency is None:
+            self.latency = Latency.measure(
                 self.partition, provider=provider, runs=runs, kernels=self._kernels(), progress=progress
             )
-            write_json(file, {"zig": "latency", "network": self.network.name, "inputs": sizes, **made.to_dict()})
-            self.latency = made
+            about = {"zig": "latency", "network": self.network.name, "inputs": sizes_of(self.partition)}
+            write_json(file, {**about, **self.latency.to_dict()})
         if self._space is not None:
             self._space.time_by(self.latency)
         return self.latency
+
+    def _timed_before(self, file: Path) -> Latency | None:
+        """The times in a file, where they are of the layers, kernels and input sizes that the network has now."""
+        if not file.exists():
+            return None
+        known, sizes = read(file, "tables"), sizes_of(self.partition)
+        if known.get("inputs", sizes) != sizes:  # an older zig noted no sizes; then its layers tell
+            return None
+        found = Latency.from_dict(self.partition, known)
+        return found if found.covers(self._kernels()) else None
 
     def _kernels(self) -> dict[str, Sequence[int]]:
         """Kernel sizes that a weight may have besides its own."""
@@ -263,7 +272,7 @@ class Pruner:
             UsageError: The network is a file.
         """
         if self.choice is not None and not self.choice.met:
-            warnings.warn(self.choice.sentence, stacklevel=3)
+            warnings.warn(self.choice.sentence, ZigWarning, stacklevel=3)
         if isinstance(self.network, File):
             raise UsageError(f"{self.network.model} is a file; take plan(), or write the small file with compress()")
         return self.network.pruned(self.plan().remove, mode)
