@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import Enum
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from zig.errors import UsageError, VerifyError, ZigError
+from zig.errors import UsageError, VerifyError, ZigError, ZigWarning
 from zig.packages import importing
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _run(arguments: list[str], debug: bool) -> int:
     # typer carries a copy of click or depends on it, according to its version; this is its usage error in both.
     misuse: type[Exception] = typer.BadParameter.__bases__[0]
     try:
-        with importing(f"zig {arguments[0]}"):
+        with importing(f"zig {arguments[0]}"), _warnings_as_sentences():
             return int(app(arguments, prog_name="zig", standalone_mode=False) or 0)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
@@ -519,6 +520,23 @@ def _draw(partition: Partition, target: Path, form: str) -> None:
         message = draw(partition, target, form, sketch)
     if message:
         print(f"zig: {message}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _warnings_as_sentences() -> Iterator[None]:
+    """What the library warns of is printed, at once, as the command's own warnings are; others' stay as they are."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if issubclass(category, ZigWarning):
+                _warn([" ".join(str(message).split())])
+            else:
+                others(message, category, *place)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        warnings.simplefilter("always", ZigWarning)
+        yield
 
 
 def _warn(warnings: Iterable[str]) -> None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zig.errors import PlanError, UsageError
+from zig.errors import PlanError, UsageError, ZigWarning
 from zig.latency import fastest
 from zig.partition import Partition
 from zig.search.network import Forward, Network, digest_of
@@ -306,6 +306,7 @@ class OFAPruner(Pruner):
             warnings.warn(
                 f"{len(found)} different subnets were scored, not {expected}: the others were the same again, or "
                 "nothing brings them within the range",
+                ZigWarning,
                 stacklevel=2,
             )
         return winners

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from zig.errors import PlanError, UsageError
+from zig.errors import PlanError, UsageError, ZigWarning
 from zig.search.network import Mode
 from zig.search.pruner import Pruner
 from zig.search.record import Best, Evaluate, Progress, Record, Trial, better, evaluate, read
@@ -108,13 +108,16 @@ class OneStepPruner(Pruner):
         count, missed = len(self.candidates), sum(not c.choice.met for c in self.candidates)
         if count < asked:
             warnings.warn(
-                f"{count} different candidates were scored, not {asked}: the widths that meet {ratio:.0%} are few",
+                f"{count} different candidates were scored, not {asked}: the widths that meet {ratio:.2%} are few",
+                ZigWarning,
                 stacklevel=3,
             )
         if missed:
             nearest = min((c.choice for c in self.candidates), key=lambda choice: abs(choice.reached - ratio))
             warnings.warn(
-                f"{missed} of {count} candidates miss the budget; of the nearest, {nearest.sentence}", stacklevel=3
+                f"{missed} of {count} candidates miss the budget; of the nearest, {nearest.sentence}",
+                ZigWarning,
+                stacklevel=3,
             )
 
     def recall(
