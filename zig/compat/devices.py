@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zig.errors import UsageError
+from zig.errors import UsageError, ZigWarning
 
 
 @contextmanager
@@ -27,7 +27,9 @@ def scored_on(model: nn.Module, gpus: Sequence[Any] | None) -> Iterator[None]:
     device = chosen(gpus)
     homes = {tensor.device for tensor in [*model.parameters(), *model.buffers()]}
     if device is not None and len(homes) > 1:
-        warnings.warn("gpus has no effect: the model is on several devices already, and is scored there", stacklevel=4)
+        warnings.warn(
+            "gpus has no effect: the model is on several devices already, and is scored there", ZigWarning, stacklevel=4
+        )
     if device is None or len(homes) != 1 or homes == {device}:
         yield
         return
@@ -48,12 +50,16 @@ def chosen(gpus: Sequence[Any] | None) -> torch.device | None:
         return None
     numbers = [_number(gpu) for gpu in ([gpus] if isinstance(gpus, str) else gpus)]
     if not torch.cuda.is_available():
-        warnings.warn("gpus has no effect: CUDA is not available here, the model is scored where it is", stacklevel=5)
+        warnings.warn(
+            "gpus has no effect: CUDA is not available here, the model is scored where it is", ZigWarning, stacklevel=5
+        )
         return None
     if max(numbers) >= torch.cuda.device_count():
         raise UsageError(f"gpus names device {max(numbers)}, and there are {torch.cuda.device_count()}, from 0 on")
     if len(numbers) > 1:
-        warnings.warn(f"of gpus, device {numbers[0]} alone is used: one model is scored at a time", stacklevel=5)
+        warnings.warn(
+            f"of gpus, device {numbers[0]} alone is used: one model is scored at a time", ZigWarning, stacklevel=5
+        )
     return torch.device("cuda", numbers[0])
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zig.errors import UsageError
+from zig.errors import UsageError, ZigWarning
 from zig.search.pruner import Pruner
 from zig.search.record import read
 
@@ -32,11 +32,13 @@ def begun(path: Path, pruner: Pruner, options: Mapping[str, tuple[str, Any]]) ->
     """
     other = _brought_back(path, pruner)
     if other:
-        warnings.warn(f"{path} is of {other}; it is {_moved(path)} now, and this model is measured anew", stacklevel=3)
+        said = f"{path} is of {other}; it is {_moved(path)} now, and this model is measured anew"
+        warnings.warn(said, ZigWarning, stacklevel=3)
     known = read(path) if path.exists() else {}
     changed = [word for name, (word, value) in options.items() if known and known.get(name) != value]
     if changed:
-        warnings.warn(f"{path} was made with another {changed[0]}; the model is measured anew", stacklevel=3)
+        said = f"{path} was made with another {changed[0]}; the model is measured anew"
+        warnings.warn(said, ZigWarning, stacklevel=3)
     return bool(changed)
 
 
