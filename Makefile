@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint format bench fuzz clean
+.PHONY: demo test lint format bench fuzz lowest clean
 
 demo: .venv/demo.stamp
 	$(BIN)/zig demo $(ARGS)
@@ -31,8 +31,19 @@ bench: .venv/test.stamp
 fuzz: .venv/test.stamp
 	cd tests && ../$(BIN)/python -W ignore -m fuzz --seed $(or $(SEED),0) --seconds $(or $(SECONDS),60) $(ARGS)
 
+# The oldest versions of everything that the core needs, in an environment of its own; the newest ones are in .venv.
+lowest: .venv-lowest/stamp
+	.venv-lowest/bin/python -m pytest -q -W default $(or $(ARGS),tests/test_surgery.py tests/test_partition.py tests/test_graph.py tests/test_verify.py tests/test_cli.py)
+
+.venv-lowest/stamp: pyproject.toml tests/lowest.py
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) tests/lowest.py > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -r .venv-lowest/lowest.txt pytest pytest-xdist hypothesis
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis zig-demo
+	rm -rf .venv .venv-lowest build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis zig-demo
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("zig needs Python 3.10 or newer; name one: make PYTHON=python3.12" if sys.version_info < (3, 10) else 0)'

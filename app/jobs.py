@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import zig
+from zig.atomic import write
 from zig.errors import ZigError
 
 ORDER, ANSWERS, COMPLAINTS = "order.json", "answers.jsonl", "stderr.txt"
@@ -25,7 +26,7 @@ class Job:
     def __init__(self, folder: Path, task: str, **options: Any):
         """Start a task of `zig.app.work` in a folder of its own."""
         self.folder, self.task = folder, task
-        (folder / ORDER).write_text(json.dumps({"task": task, **options}))
+        write(folder / ORDER, json.dumps({"task": task, **options}))
         home = str(Path(zig.__file__).resolve().parent.parent)
         path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
         with (folder / ANSWERS).open("wb") as answers, (folder / COMPLAINTS).open("wb") as complaints:

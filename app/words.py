@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
+
+from zig.printable import cell
 
 
 def count(number: float) -> str:
@@ -36,7 +40,12 @@ def size(number: float) -> str:
 
 def plain(text: str) -> str:
     """A text of a model so that Markdown takes nothing in it for markup: no picture of elsewhere is ever fetched."""
-    return re.sub(r"([\\`*_{}\[\]()#+.!|<>~$:&-])", r"\\\1", text)
+    return re.sub(r"([\\`*_{}\[\]()#+.!|<>~$:&-])", r"\\\1", cell(text))
+
+
+def cells(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a table, their texts printable."""
+    return [{key: cell(value) if isinstance(value, str) else value for key, value in row.items()} for row in rows]
 
 
 def indices(values: np.ndarray, shown: int = 6) -> str:

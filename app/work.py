@@ -12,6 +12,7 @@ import numpy as np
 
 import zig
 from zig.errors import ZigError
+from zig.process import ending
 
 from .jobs import ORDER
 
@@ -90,7 +91,12 @@ TASKS: dict[str, Callable[..., Result]] = {"prune": prune, "verify": verify, "se
 
 
 def main(folder: Path) -> int:
-    """Do what the folder's order says; the exit code."""
+    """Do what the folder's order says; the exit code. Whoever cancels it leaves nothing half-written."""
+    with ending():
+        return _do(folder)
+
+
+def _do(folder: Path) -> int:
     order = json.loads((folder / ORDER).read_text())
     try:
         tell(result=TASKS[order.pop("task")](folder, **order))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from zig.atomic import draft
 from zig.errors import ModelError, UsageError
 
 UPLOAD_LIMIT = 1 << 30  # bytes
@@ -73,19 +74,19 @@ class Workspace:
         clean = re.sub(r"[^\w.+-]", "_", Path(name.replace("\\", "/")).name).lstrip(".")
         if Path(clean).suffix.lower() not in UPLOADED:
             raise UsageError(f"{name}: the app takes {', '.join(UPLOADED)} files")
-        target, size = self.scratch / clean, 0
-        with target.open("wb") as file:
-            while chunk := content.read(_CHUNK):
-                size += len(chunk)
-                if size > UPLOAD_LIMIT:
-                    file.close()
-                    target.unlink()
-                    raise UsageError(
-                        f"{name} is larger than the limit of {UPLOAD_LIMIT >> 20} MB for uploads; "
-                        "open it by its path instead: nothing is copied then, and there is no limit"
-                    )
-                file.write(chunk)
-        return target
+        size = 0
+        with draft(self.scratch / clean) as made:
+            with made.file.open("wb") as file:
+                while chunk := content.read(_CHUNK):
+                    size += len(chunk)
+                    if size > UPLOAD_LIMIT:
+                        raise UsageError(
+                            f"{name} is larger than the limit of {UPLOAD_LIMIT >> 20} MB for uploads; "
+                            "open it by its path instead: nothing is copied then, and there is no limit"
+                        )
+                    file.write(chunk)
+            made.publish()
+        return made.target
 
     def folder(self, name: str) -> Path:
         """A fresh folder for results of this session."""

@@ -109,10 +109,10 @@ def optimizers(net: nn.Module, groups: GroupTable) -> dict[str, torch.optim.Opti
     common = {"lr": 1e-6, "momentum": 0.9, "target_group_sparsity": 0.7}
     return {
         "torch SGD(foreach=True, momentum=0.9)": torch.optim.SGD(net.parameters(), lr=1e-6, momentum=0.9, foreach=True),
-        "DHSPG before pruning": DHSPG(net.parameters(), groups, start_pruning_steps=far, **common),
+        "DHSPG before pruning": DHSPG(net.parameters(), groups, start_pruning_steps=far, pruning_steps=far, **common),
         "DHSPG while pruning": DHSPG(net.parameters(), groups, start_pruning_steps=0, pruning_steps=far, **common),
         "DHSPG after pruning": DHSPG(net.parameters(), groups, start_pruning_steps=0, pruning_steps=1, **common),
-        "HSPG before pruning": HSPG(net.parameters(), groups, start_pruning_steps=far, **common),
+        "HSPG before pruning": HSPG(net.parameters(), groups, start_pruning_steps=far, pruning_steps=far, **common),
         "HSPG while pruning": HSPG(net.parameters(), groups, start_pruning_steps=0, pruning_steps=far, **common),
         "HESSO while pruning": HESSO(net.parameters(), groups, start_pruning_steps=0, pruning_steps=far, **common),
         "torch AdamW(foreach=True)": torch.optim.AdamW(net.parameters(), lr=1e-6, foreach=True),

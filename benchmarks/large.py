@@ -33,6 +33,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from zig import datafiles
+
 MIB = 1 << 20
 MOST_SECONDS, MOST_MEMORY, MOST_COPIES = 60.0, 2048.0, 1.5  # of analyze, of compress (MiB), of compress beside copying
 BARS, LINES = 50, 16  # of the drawn curve
@@ -250,13 +252,13 @@ def copy(source: Path, count: int, target: Path) -> float:
 
 def delete(model: Path) -> None:
     """Remove a model with its data file."""
-    model.unlink()
     data_of(model).unlink()
+    model.unlink()
 
 
 def data_of(model: Path) -> Path:
     """The data file of a model."""
-    return model.with_name(f"{model.name}.data")
+    return model.parent / datafiles.of_model(model)[0]
 
 
 def steps(size: Size, folder: Path, distinct: bool, ratio: float, rounds: int, pause: float) -> None:

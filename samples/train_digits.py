@@ -38,9 +38,7 @@ train_x, test_x, train_y, test_y = train_test_split(images, labels, test_size=0.
 model = Net()
 oto = OTO(model, dummy_input=train_x[:1])
 steps = EPOCHS * (len(train_x) // BATCH)
-optimizer = oto.dhspg(
-    "adamw", lr=3e-3, target_group_sparsity=0.6, start_pruning_steps=steps // 4, pruning_steps=steps // 2
-)
+optimizer = oto.dhspg("adamw", lr=3e-3, target_group_sparsity=0.6, steps=steps)
 
 model.train()
 for epoch in range(EPOCHS):

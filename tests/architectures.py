@@ -226,6 +226,26 @@ class Recurrent(nn.Module):
         return self.head(torch.relu(y))
 
 
+class MessagePassing(nn.Module):
+    """A graph network: in each layer every node adds up, from zero, what its neighbours on a ring with chords send."""
+
+    def __init__(self, nodes: int = 6, width: int = 24) -> None:
+        super().__init__()
+        ring = torch.arange(nodes)
+        self.register_buffer("source", torch.cat([ring, ring]))
+        self.register_buffer("target", torch.cat([(ring + 1) % nodes, (ring * 2) % nodes]))
+        self.embed, self.head = nn.Linear(20, width), nn.Linear(width, 3)
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.embed(x))
+        for layer in self.layers:
+            sent = layer(x)[:, self.source]
+            place = self.target[None, :, None].expand_as(sent)
+            x = torch.relu(torch.zeros_like(x).scatter_add(1, place, sent))
+        return self.head(x)
+
+
 class TiedLM(nn.Module):
     """A language model whose head is its embedding, transposed."""
 
@@ -378,6 +398,7 @@ OWN: dict[str, Architecture] = {
     "gru": Architecture(lambda: Recurrent(nn.GRU), series, "other", small=True),
     "gru_deep": Architecture(lambda: Recurrent(nn.GRU, 2, True), series, "other", small=True),
     "s_lstm": Architecture(lstm_pattern, (Input("series", (12, 9)),), "other", small=True),
+    "gnn": Architecture(MessagePassing, (Input("nodes", (6, 20)),), "other", small=True),
     "tied_lm": Architecture(TiedLM, tokens, "other", small=True),
     "shared_conv": Architecture(SharedConv, images(16), small=True),
     "shared_linear": Architecture(SharedLinear, pair, "other", small=True),

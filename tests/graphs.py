@@ -42,7 +42,7 @@ def build(
         dynamic: letters that are symbols of the model's input instead of numbers.
         returns: type of the outputs.
         functions: model-local functions in ONNX text, of the domain `local`.
-        given: letters (an int) and tensors: the sizes as text (`"c 3"` for a float one, `"positive: c"`, `"int8: c"`), the
+        given: letters (an int) and tensors: the sizes as text (`"c 3"` for a float one, `"positive: c"`, `"zeros: c"`, `"int8: c"`), the
             entries of an integer one as a list, a float scalar, or an array.
     """
     letters = {name: value for name, value in given.items() if isinstance(value, int)}
@@ -98,6 +98,8 @@ def _array(value: Any, letters: Mapping[str, int], generator: np.random.Generato
     shape = [evaluate(size, letters) for size in sizes.split()]
     if kind in ("int8", "uint8", "int32"):
         return generator.integers(0 if kind == "uint8" else -9, 10, shape).astype(kind)
+    if kind in ("zeros", "ones"):
+        return np.full(shape, float(kind == "ones"), np.float32)
     values = generator.standard_normal(shape).astype(np.float32)
     return np.abs(values) + np.float32(0.5) if kind == "positive" else values
 

@@ -584,6 +584,110 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         y = MatMul (n, c)""",
         {"x": "2 2", "a": "2 3", "c": "3 2", "axes": [1]},
     ),
+    "outer product": (
+        """a = MatMul (x, w0)
+        b = MatMul (x, w1)
+        u = Reshape (a, column)
+        v = Reshape (b, row)
+        o = MatMul (u, v)
+        f = Flatten (o)
+        r = Relu (f)
+        y = MatMul (r, w2)""",
+        {
+            "x": "2 1", "w0": "1 3", "w1": "1 2", "w2": "6 1",
+            "column": [2, 3, 1], "row": [2, 1, 2],
+        },
+    ),
+    "outer product, scaled": (
+        """a = MatMul (x, w0)
+        b = MatMul (x, w1)
+        u = Reshape (a, column)
+        v = Reshape (b, row)
+        o = Mul (u, v)
+        f = Flatten (o)
+        n = Mul (f, g)
+        y = MatMul (n, w2)""",
+        {
+            "x": "2 1", "w0": "1 2", "w1": "1 2", "g": "4", "w2": "4 1",
+            "column": [2, 2, 1], "row": [2, 1, 2],
+        },
+    ),
+    "bilinear pooling": (
+        """a = Conv (x, w0)
+        b = Reshape (a, flat)
+        t = Transpose <perm = [0, 2, 1]> (b)
+        o = MatMul (b, t)
+        f = Flatten (o)
+        y = MatMul (f, w1)""",
+        {"x": "1 1 2 1", "w0": "3 1 1 1", "w1": "9 1", "flat": [1, 3, 2]},
+    ),
+    "three factors": (
+        """a = MatMul (x, w0)
+        b = MatMul (x, w1)
+        c = MatMul (x, w2)
+        u = Reshape (a, first)
+        v = Reshape (b, second)
+        o = Mul (u, v)
+        w = Reshape (c, third)
+        p = Mul (o, w)
+        f = Flatten (p)
+        y = MatMul (f, w3)""",
+        {
+            "x": "1 1", "w0": "1 2", "w1": "1 2", "w2": "1 2", "w3": "8 1",
+            "first": [1, 2, 1, 1], "second": [1, 1, 2, 1], "third": [1, 1, 1, 2],
+        },
+    ),
+    "made weights": (
+        """a = Conv (x, w0)
+        p = GlobalAveragePool (a)
+        q = Flatten (p)
+        e = MatMul (q, r)
+        s = Softmax (e)
+        w = MatMul (s, bank)
+        k = Reshape (w, kernel)
+        h = Conv (a, k)
+        y = Conv (h, w1)""",
+        {
+            "x": "1 1 2 1", "w0": "2 1 1 1", "r": "2 2", "bank": "2 4", "w1": "1 2 1 1",
+            "kernel": [2, 2, 1, 1],
+        },
+    ),
+    "product of matrices": (
+        """h = MatMul (x, w0)
+        u = Reshape (a, left)
+        v = Reshape (b, right)
+        p = Mul (u, v)
+        k = Reshape (p, whole)
+        n = MatMul (h, k)
+        y = MatMul (n, w1)""",
+        {
+            "x": "1 1", "w0": "1 4", "a": "2 1", "b": "2 2", "w1": "2 1",
+            "left": [2, 1, 1, 1], "right": [1, 2, 1, 2], "whole": [4, 2],
+        },
+    ),
+    "relative shift": (
+        """a = MatMul (x, w0)
+        h = Reshape (a, heads)
+        t = Transpose <perm = [1, 0, 2]> (h)
+        c = Concat <axis = 2> (z, t)
+        s = Reshape (c, turned)
+        d = Slice (s, from, to, along)
+        e = Reshape (d, back)
+        f = Transpose <perm = [1, 0, 2]> (e)
+        j = Reshape (f, join)
+        y = MatMul (j, w1)""",
+        {
+            "x": "2 1", "w0": "1 4", "z": "2 2 1", "w1": "4 1", "heads": [2, 2, 2], "turned": [2, 3, 2],
+            "from": [1], "to": [3], "along": [1], "back": [2, 2, 2], "join": [2, 4],
+        },
+    ),
+    "same channels, other positions": (
+        """a = MatMul (x, w0)
+        s = Reshape (a, turned)
+        r = Relu (s)
+        y = MatMul (r, w1)""",
+        {"x": "2 3 1", "w0": "1 3", "w1": "3 1", "turned": [3, 2, 3]},
+    ),
 }  # fmt: skip
 
 

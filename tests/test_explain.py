@@ -93,3 +93,51 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     changes = json.loads(run(capsys, "analyze", "--diff", path, small, "--json"))
     assert changes == [{"name": "t", "before": 8, "after": 4}]
     assert "have the same groups" in run(capsys, "analyze", "--diff", path, path)
+
+
+def advice(partition: zig.Partition, tensor: str, axis: int) -> str:
+    (why,) = (why for why in zig.why(partition, tensor) if why.axis == axis)
+    return why.advice
+
+
+def test_rewriting_is_advised_only_where_it_frees_something() -> None:
+    norm = "h = MatMul(x, w)\nr = LayerNormalization(h, g, b)\n"
+    given = {"x": "2 4", "w": "4 6", "g": "6", "b": "6"}
+    free = graphs.build(f"{norm}y = MatMul(r, v)", **given, v="6 3")
+    for text, more in (
+        ("y = Softmax(r)", {}),
+        ("a = Softmax(h)\nk = Add(a, r)\ny = MatMul(k, v)", {"v": "6 3"}),
+    ):
+        held = graphs.build(norm + text, **given, **more)
+        assert "--allow-rewrite" not in advice(zig.analyze(held), "w", 1)
+        assert "--allow-rewrite" not in advice(zig.analyze(held, rewrite=True), "w", 1)
+        assert not any("--allow-rewrite" in fixed.reason for fixed in zig.analyze(held).fixed)
+    assert advice(zig.analyze(free), "w", 1) == "allow rewriting (--allow-rewrite)"
+    most = graphs.build("h = MatMul(x, w)\nm = ReduceMax<axes=[1]>(h)\na = Mul(h, m)\ny = MatMul(a, v)", x="2 4", w="4 6",
+                        v="6 3", opset=12)  # fmt: skip
+    assert advice(zig.analyze(most), "w", 1) == "allow rewriting (--allow-rewrite)"
+
+
+def test_forks_are_advised_only_where_another_choice_frees_something() -> None:
+    text = "h = MatMul(x, w)\nr = Reshape(h, two)\ns = Mul(r, e)\nf = Reshape(s, one)\ny = MatMul(f, v)"
+    sizes = {"x": "2 4", "w": "4 6", "two": [2, 2, 3], "one": [2, 6], "v": "6 3"}
+    for option in zig.partition.FORKS:
+        for given in ("2 1", "3"):
+            partition = zig.analyze(graphs.build(text, **sizes, e=given), forks=option)
+            for tensor in partition.flow.weights:
+                for why in zig.why(partition, tensor):
+                    if "--forks" in why.advice:
+                        other = why.advice.rpartition(" ")[2].rstrip(")")
+                        model = graphs.build(text, **sizes, e=given)
+                        assert held(zig.analyze(model, forks=other), why) < held(partition, why)
+
+
+def held(partition: zig.Partition, why: zig.explain.Why) -> int:
+    return sum(other.size for other in zig.why(partition, why.tensor) if other.axis == why.axis)
+
+
+def test_dropping_one_of_two_reasons_is_no_advice() -> None:
+    kept = graphs.build("h = MatMul(x, w)\ny = MatMul(h, v)", x="2 4", w="4 6", v="6 3")
+    assert advice(zig.analyze(kept, keep=("v",)), "w", 1) == "drop that --keep pattern"
+    out = graphs.build("h = MatMul(x, w)\ny = Relu(h)", x="2 4", w="4 6")
+    assert "drop" not in advice(zig.analyze(out, keep=("w",)), "w", 1)

@@ -9,6 +9,7 @@ import graphs
 import numpy as np
 import onnx
 import pytest
+from conftest import parse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operators.cases import attention
@@ -390,3 +391,40 @@ def test_components_are_scipy_s(case: tuple[int, list[tuple[int, int]]]) -> None
 
 def same_classes(a: Any, b: Any) -> bool:
     return len(set(zip(a.tolist(), b.tolist(), strict=True))) == len(set(a.tolist())) == len(set(b.tolist()))
+
+
+HALVES = """
+g (float[N, 6] x) => (float[N, 4] y)
+{
+  m = MatMul (x, a)
+  %s
+  left = Relu (l)
+  t = Tanh (r)
+  both = Concat <axis = 1> (left, t%s)
+  y = MatMul (both, b)
+}
+"""
+THIRDS = "s = Constant <value_ints = [4, 4, 4]> ()\n  l, r, q = Split <axis = 1> (m, s)"
+UNEVEN = "s = Constant <value_ints = [4, 8]> ()\n  l, r = Split <axis = 1> (m, s)"
+
+
+@pytest.mark.parametrize(("cut", "more", "free", "even"), [(THIRDS, ", q", 12, 4), (UNEVEN, "", 12, 12)])
+def test_only_sides_of_one_size_are_tied(cut: str, more: str, free: int, even: int) -> None:
+    weights = {name: np.ones(shape, np.float32) for name, shape in {"a": (6, 12), "b": (12, 4)}.items()}
+    model = parse(HALVES % (cut, more), **weights)
+    assert len(zig.analyze(model)) == free
+    assert len(zig.analyze(model, even_splits=True)) == even
+
+
+def test_what_is_held_is_no_member() -> None:
+    text = "g (float[N, 6] x) => (float[N, 4] y) { m = MatMul (x, a)  n = Mul (m, s)  y = MatMul (n, b) }"
+    shapes = {"a": (6, 12), "s": (12,), "b": (12, 4)}
+    model = parse(text, **{name: np.ones(shape, np.float32) for name, shape in shapes.items()})
+    assert {slice_.tensor for slice_ in zig.analyze(model)[0].members} == {"a", "s"}
+    held = zig.analyze(model, held=["s"])
+    assert len(held) == 12
+    assert {slice_.tensor for slice_ in held[0].members} == {"a"}
+    added = parse(text.replace("Mul (m", "Add (m"), **{n: np.ones(s, np.float32) for n, s in shapes.items()})
+    members = {slice_.tensor for slice_ in zig.analyze(added, held=["s"])[0].members}
+    assert "s" not in members  # which then does not rest at zero: the weight that reads it has to
+    assert "b" in members

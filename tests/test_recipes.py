@@ -12,7 +12,7 @@ LAYER = """
     qh{i} = Reshape (q{i}, heads) kh{i} = Reshape (k{i}, heads)
     qt{i} = Transpose <perm = [0, 2, 1, 3]> (qh{i}) kt{i} = Transpose <perm = [0, 2, 3, 1]> (kh{i})
     s{i} = MatMul (qt{i}, kt{i}) p{i} = Softmax (s{i}) m{i} = ReduceMean <keepdims = 0> (p{i}, last)
-    f{i} = Reshape (m{i}, flat) e{i} = MatMul (f{i}, wf{i}) u{i} = Add (x{i}, e{i})
+    f{i} = Transpose <perm = [0, 2, 1]> (m{i}) e{i} = MatMul (f{i}, wf{i}) u{i} = Add (x{i}, e{i})
     h{i} = MatMul (u{i}, wu{i}) r{i} = {function} (h{i}) o{i} = MatMul (r{i}, wo{i}) x{j} = Add (u{i}, o{i})"""
 
 
@@ -23,7 +23,7 @@ def network(*functions: str) -> zig.Graph:
         shapes = {"g": 8, "b": 8, "wq": (8, 8), "wk": (8, 8), "wf": (4, 8), "wu": (8, 12), "wo": (12, 8)}
         weights |= {f"{name}{i}": random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     layers = [LAYER.format(i=i, j=i + 1, function=name) for i, name in enumerate(functions)]
-    constants = {"heads": np.array([1, 5, 4, 2]), "flat": np.array([1, 5, 4]), "last": np.array([3])}
+    constants = {"heads": np.array([1, 5, 4, 2]), "last": np.array([3])}
     text = f"g (float[1, 5, 8] x0) => (float[1, 5, 8] x{len(functions)}) {{ {' '.join(layers)} }}"
     return zig.load(parse(text, **weights, **constants))
 

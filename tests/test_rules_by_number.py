@@ -89,9 +89,11 @@ def zeroed_and_cut(case: Case, seed: int, folder: Path) -> float:
 def check_sizes(plan: zig.Plan, report: zig.Report, shapes: dict[str, tuple[int, ...]]) -> None:
     """What the plan removes is gone; where nothing else is (what nobody reads), nothing else is."""
     assert report.removed >= plan.remove.sum()
-    kept = np.append(~plan.remove, True)
-    for row in (row for row in plan.partition.rows if row.tensor in shapes):
-        size, want = shapes[row.tensor][row.axis], int(kept[row.groups].sum())
+    kept: dict[tuple[str, int], Any] = {}
+    for row in (row for row in plan.partition.rows if row.tensor in shapes):  # several for the axis of a product
+        kept[row.tensor, row.axis] = np.append(~plan.remove, True)[row.groups] & kept.get((row.tensor, row.axis), True)
+    for (tensor, axis), stays in kept.items():
+        size, want = shapes[tensor][axis], int(stays.sum())
         assert size == want or (size < want and report.removed > plan.remove.sum())
 
 

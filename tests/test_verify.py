@@ -11,6 +11,8 @@ import pytest
 from conftest import parse
 from onnx import TensorProto, helper
 
+import zig
+from zig import cli
 from zig.errors import ModelError, UsageError, VerifyError
 from zig.inputs import GUESSES, Input, feedback, random_feeds
 from zig.probes import probes
@@ -610,3 +612,57 @@ def test_an_input_too_large_to_be_made_up_is_named() -> None:
     model = parse("g (float[1099511627776, 4] x) => (float[N, 4] y) { y = Relu (x) }")
     with pytest.raises(ModelError, match=r"input 'x' of sizes \[1099511627776, 4\] is too large"):
         verify(model, model)
+
+
+def after(operator: str, *more: str) -> onnx.ModelProto:
+    """An input, its logarithm of minus a square or the like, and further outputs."""
+    outputs = ", ".join(["float[N, C] y", *(f"float[N, 4] z{i}" for i in range(len(more)))])
+    lines = "\n".join(f"z{i} = {each}" for i, each in enumerate(more))
+    return parse(f"g (float[N, 4] x) => ({outputs})\n{{\n{operator}\n{lines}\n}}")
+
+
+NAN = "a = Abs (x)\nb = Neg (a)\nc = Constant <value_float = 1.0> ()\nd = Sub (b, c)\ny = Sqrt (d)"
+EMPTY = "s = Constant <value_ints = [0]> ()\naxes = Constant <value_ints = [1]> ()\ny = Slice (x, s, s, axes)"
+
+
+def test_outputs_of_nan_throughout_are_never_equal() -> None:
+    for model in (after(NAN), after(NAN, "Relu (x)")):
+        comparison = verify(model, model)
+        assert not comparison.equal
+        assert "output 'y' holds NaN or infinity throughout" in comparison.nothing
+        assert comparison.differences == [comparison.nothing]
+        assert [output.equal for output in comparison.outputs] == [False, True][: len(comparison.outputs)]
+
+
+def test_an_empty_output_proves_nothing() -> None:
+    alone, beside = verify(after(EMPTY), after(EMPTY)), verify(after(EMPTY, "Relu (x)"), after(EMPTY, "Relu (x)"))
+    assert not alone.equal
+    assert "output 'y' is empty" in alone.nothing
+    assert beside.equal  # a detector that sees nothing in made up images: said, but the rest was compared
+    assert beside.nothing == ""
+    assert any("output 'y' is empty" in warning for warning in beside.warnings)
+
+
+def test_nan_here_and_there_is_equal_where_it_is_the_same() -> None:
+    model = after("y = Log (x)")
+    assert verify(model, model, data={"x": np.array([[[-1.0, 1, 2, -3]]], np.float32)}).equal
+    assert not verify(model, model, data={"x": np.full((1, 1, 4), -1, np.float32)}).equal
+
+
+def test_compress_writes_nothing_where_nothing_was_compared(tmp_path: Path) -> None:
+    file = tmp_path / "nan.onnx"
+    onnx.save(after(NAN), file)
+    with pytest.raises(VerifyError, match=r"'y' holds NaN or infinity throughout in both .* nothing was written"):
+        zig.compress(file, tmp_path / "small.onnx")
+    assert not (tmp_path / "small.onnx").exists()
+
+
+def test_the_command_fails_where_nothing_was_compared(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "nan.onnx"
+    onnx.save(after(NAN), file)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["verify", str(file), str(file)])
+    out, err = capfd.readouterr()
+    assert ended.value.code == 1
+    assert "nothing compared" in out
+    assert "output 'y' holds NaN or infinity throughout in both models" in err.splitlines()[-1]

@@ -10,7 +10,11 @@ Names are loaded when they are first used, so that `import zig` costs nothing an
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from zig.verify import Comparison, verify  # not lazy: the module has the function's name and would take its place
+from zig import process
+
+process.begin()  # before anything that takes time to load
+
+from zig.verify import Comparison, verify  # noqa: E402 - not lazy: the module has the function's name and would take its place
 
 if TYPE_CHECKING:
     from zig.budget import Budget, cost

@@ -90,8 +90,15 @@ def _attempt(operation: Callable[..., Any], node: Node, values: dict[str, Array]
     result = np.asarray(result)
     if result.dtype == object and not any(isinstance(size, Dim) for size in result.reshape(-1)):
         result = result.astype(np.int64)
-    made_up = node.op in ("Expand", "ConstantOfShape") and result.dtype.kind == "f" and result.size > 1
-    return None if made_up or result.size > _LARGEST else result  # floats spread over an axis are data
+    made_up = node.op in ("Expand", "ConstantOfShape") and _is_spread(result)
+    return None if made_up or result.size > _LARGEST else result
+
+
+def _is_spread(result: Array) -> bool:
+    """Whether it is data: floats spread over an axis, or places spread over the features that are written there."""
+    if result.dtype.kind == "f":
+        return result.size > 1
+    return result.ndim > 1 and result.shape[-1] > 1 and bool((result == result[..., :1]).all())
 
 
 def _object(sizes: Any) -> Array:

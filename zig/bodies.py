@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from zig.dims import Dim, Size, symbol
 
@@ -100,6 +100,27 @@ def walk(graph: GraphProto) -> Iterator[GraphProto]:
     for node in graph.node:
         for body in graphs(node):
             yield from walk(body)
+
+
+def tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    """All tensors that a graph and the graphs within it hold, as initializers and as attributes."""
+    for each in walk(graph):
+        yield from each.initializer
+    for node in nodes(graph):
+        yield from held(node)
+
+
+def nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    """All nodes of a graph and of the graphs within it."""
+    for each in walk(graph):
+        yield from each.node
+
+
+def held(node: NodeProto) -> Iterator[TensorProto]:
+    """The tensors that the attributes of a node hold."""
+    for attribute in node.attribute:
+        yield from ([attribute.t] if attribute.HasField("t") else ())
+        yield from attribute.tensors
 
 
 def captured(node: NodeProto) -> Iterator[str]:

@@ -36,11 +36,15 @@ class Products:
         lengths = [len(part.units) for part in parts.values()]
         self._starts = np.cumsum([0, *lengths], dtype=np.int64)[: len(lengths)]
         self._lengths = np.array(lengths, np.int64)
-        self._zigs = partition.zigs(np.concatenate([np.empty(0, np.int64), *(part.units for part in parts.values())]))
+        units = np.concatenate([np.empty(0, np.int64), *(part.units for part in parts.values())])
+        self._owners = partition.owners(units)
 
     def values(self, remove: Mask) -> Values:
         """Each product when the groups in `remove` (bool[G]) are gone, float64."""
-        gone = np.append(remove, False)[self._zigs]  # -1, what is fixed, reads the last entry
+        padded = np.append(remove, False)  # -1, what is fixed, reads the last entry
+        gone = padded[self._owners[0]]
+        for own in self._owners[1:]:
+            gone = gone | padded[own]
         removed = np.diff(np.append(0, np.cumsum(gone))[np.append(self._starts, len(gone))])
         sizes = np.append(self._lengths - removed, 1).astype(np.float64)  # the last is what rows are padded with
         values: Values = self.factors * sizes[self.table].prod(axis=1)
@@ -54,7 +58,7 @@ class Budget:
         """See what is read: weights are products of their axes' sizes, MACs are what operators' rows say."""
         self.partition = partition
         graph = partition.graph
-        read = {name for node in graph.nodes for name in (*node.inputs, *node.captured)}
+        read = {name for node in graph.nodes for name in (*node.inputs, *node.captured)} - graph.readings.keys()
         weights = {name: t for name, t in partition.flow.weights.items() if t.weight and name in read}
         others = [int(np.prod(t.dims, dtype=np.int64)) for n, t in graph.initializers.items()
                   if n in read and n not in weights and graph.is_float(n)]  # fmt: skip
@@ -69,8 +73,9 @@ class Budget:
         """Elements that belong to at least one group."""
         total = 0
         for name, tensor in self.partition.flow.weights.items():
-            if tensor.weight:
-                axes = [self.partition.zigs(part.units) < 0 for axis in tensor.axes for part in axis]
+            if tensor.weight and name not in self.partition.graph.readings:
+                owners = [self.partition.owners(part.units) for axis in tensor.axes for part in axis]
+                axes = [np.logical_and.reduce([own < 0 for own in owns]) for owns in owners]
                 dims = self.partition.graph.initializers[name].dims
                 whole = int(np.prod(dims, dtype=np.int64))
                 total += whole - (int(np.prod([int(fixed.sum()) for fixed in axes], dtype=np.int64)) if axes else whole)

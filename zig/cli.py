@@ -1,8 +1,10 @@
 """The `zig` command: every command is a thin call into the library.
 
 Results go to stdout (only JSON with `--json`), everything else to stderr. Exit code 0 is success, 1 a job that failed
-(outputs differ, nothing to remove with `--strict`), 2 wrong use or unreadable input, 130 an interrupt. An error is one
-sentence; `--debug` adds the traceback. Imports stand inside the functions, so that a command loads only what it needs.
+(outputs differ, nothing to remove with `--strict`), 2 wrong use or unreadable input; 130 Ctrl-C, 143 SIGTERM and 129
+SIGHUP, which leave nothing half-written. A stdout that is closed or full fails only what has no other result, such as
+`analyze`; if its reader has had enough, that ends with 141 and without a word. An error is one sentence; `--debug` adds
+the traceback. Imports stand inside the functions, so that a command loads only what it needs.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ import contextlib
 import gc
 import json
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,8 +23,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from zig.atomic import checked
 from zig.errors import UsageError, VerifyError, ZigError, ZigWarning
 from zig.packages import importing
+from zig.printable import cell, printable, sentence
+from zig.process import INTERRUPTED, UNREAD, Terminated, ending, kept, streams
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,7 +38,6 @@ if TYPE_CHECKING:
     from zig.verify import Comparison
 
 SHOWN = 40  # lines of a table for people; --json has them all
-INTERRUPTED = 130
 
 
 class Forks(str, Enum):
@@ -120,9 +123,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and leave the process with its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # what is wrong with a model is for zig to say, once
+    warnings.filterwarnings("ignore", module="onnx")
     # Taken out here so that it may stand anywhere on the line.
     debug = "--debug" in given
-    sys.exit(_run([argument for argument in given if argument != "--debug"] or ["--help"], debug))
+    sys.exit(_ended([argument for argument in given if argument != "--debug"] or ["--help"], debug))
+
+
+def _ended(arguments: list[str], debug: bool) -> int:
+    """Exit code of a command line, by what became of the job and of what it printed."""
+    with streams() as out:
+        with ending():
+            code = _run(arguments, debug)
+        out.flush()
+        if out.failure is None:
+            return code
+        if isinstance(out.failure, BrokenPipeError):  # nobody wants to read more
+            return code if out.kept or code else UNREAD
+        level = "warning" if out.kept else "error"
+        print(f"zig: {level}: stdout can't be written: {out.failure.strerror or out.failure}", file=sys.stderr)
+        return code if out.kept or code else UsageError.exit_code
 
 
 def _run(arguments: list[str], debug: bool) -> int:
@@ -132,9 +151,13 @@ def _run(arguments: list[str], debug: bool) -> int:
     try:
         with importing(f"zig {arguments[0]}"), _warnings_as_sentences():
             return int(app(arguments, prog_name="zig", standalone_mode=False) or 0)
+    except Terminated as ended:
+        return ended.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except ImportError as error:  # what an interrupt becomes while a compiled module loads
+        if isinstance(error.__cause__, Terminated):
+            return error.__cause__.exit_code
         if isinstance(error.__cause__, KeyboardInterrupt):
             return INTERRUPTED
         raise
@@ -146,7 +169,7 @@ def _run(arguments: list[str], debug: bool) -> int:
     except Exception as error:
         if debug:
             raise
-        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        what = sentence(f"{type(error).__name__}: {error}")
         print(f"zig: error: this is a fault of zig ({what}); please report it with what --debug adds", file=sys.stderr)
         return 1
 
@@ -156,10 +179,10 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "not enough memory for this model on this machine"
     if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return sentence(f"{error.filename}: {error.strerror}" if error.filename else error)
     if isinstance(error, ZigError):
-        return " ".join(str(error).split())
-    message = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
+        return str(error)
+    message = sentence(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
     return f"{message[:1].lower()}{message[1:]}; see --help"
 
 
@@ -209,7 +232,7 @@ def analyze(
         raise UsageError("--why and --diff are two questions; ask one at a time")
     pictures = [(form, target) for form, target in (("svg", svg), ("pdf", pdf), ("dot", dot)) if target]
     for _, target in pictures:
-        _check_target(target)
+        checked(target)
     partition = zig.analyze(model, forks=forks.value, keep=tuple(keep or ()), rewrite=rewrite)
     if why is not None:
         reasons = zig.why(partition, why)
@@ -222,6 +245,7 @@ def analyze(
         return
     for form, target in pictures:
         _draw(partition, target, form)
+        kept()
     summary = partition.summary()
     if as_json:
         _print_json(summary)
@@ -261,7 +285,7 @@ def prune(
 
     if not 0 < ratio < 1:
         raise UsageError(f"--ratio is {ratio:g}; give a share between 0 and 1, such as 0.5")
-    _check_target(output)
+    _check_model(output)
     partition = zig.analyze(model, forks=forks.value, keep=tuple(keep or ()), rewrite=rewrite)
     measure = of.value if of else default_measure(scope.value)
     plan = zig.prune(
@@ -273,8 +297,8 @@ def prune(
         seed=seed,
         round_to=round_to,
     )
-    with _writing(output):
-        zig.zero(plan, output)
+    zig.zero(plan, output)
+    kept()
     reached = plan.reached[measure]
     if reached < ratio and plan.remove.sum() == len(partition) - len(partition.node_groups):
         _warn([f"only {reached:.1%} of {measure} can go, not {ratio:.1%}: the rest is fixed, `zig analyze` says why"])
@@ -315,23 +339,23 @@ def compress(
     with _loading():
         import zig.surgery
 
-    _check_target(output)
-    with _writing(output):
-        report = zig.compress(
-            model,
-            output,
-            tolerance=tolerance,
-            check=verify,
-            strict=strict,
-            rewrite=rewrite,
-            samples=samples,
-            seed=seed,
-            rtol=rtol,
-            atol=atol,
-            data=data,
-            provider=provider,
-            alone=True,
-        )
+    _check_model(output)
+    report = zig.compress(
+        model,
+        output,
+        tolerance=tolerance,
+        check=verify,
+        strict=strict,
+        rewrite=rewrite,
+        samples=samples,
+        seed=seed,
+        rtol=rtol,
+        atol=atol,
+        data=data,
+        provider=provider,
+        alone=True,
+    )
+    kept()
     _warn(report.comparison.warnings if report.comparison else [])
     _warn([f"not verified: {report.unverified}"] if report.unverified else [])
     if not report.removed:
@@ -363,12 +387,15 @@ def verify(
     comparison = compare(
         a, b, samples=samples, seed=seed, rtol=rtol, atol=atol, data=data, provider=provider, alone=True
     )
+    kept()  # the exit code says whether they agree
     _warn(comparison.warnings)
     if as_json:
         _print_json(comparison.to_dict())
     else:
         _show_comparison(comparison)
     if not comparison.equal:
+        if comparison.nothing:
+            raise VerifyError(f"{a} and {b}: {comparison.nothing}; give real inputs by --data FILE.npz")
         raise VerifyError(f"{a} and {b} differ: {comparison.differences[0]}")
 
 
@@ -399,6 +426,7 @@ def demo(
     with _training("demo"):
         from zig.app.scene.sketch import sketch
         from zig.training.demo import run
+    kept()
     run(out, quick=quick, sketch=sketch)
 
 
@@ -474,6 +502,7 @@ def view(
     """
     from zig.app.launch import launch
 
+    kept()
     return int(launch(model or Path(), port, headless))
 
 
@@ -488,14 +517,12 @@ def _loading() -> Iterator[None]:
         gc.enable()
 
 
-def _check_target(target: Path) -> None:
-    """Refuse a place that can't be written before any work is done."""
-    if target.exists() and not target.is_file():
-        raise UsageError(f"{target} is not a file; give the name of a file to write")
-    if not target.parent.is_dir():
-        raise UsageError(f"{target} can't be written: there is no folder {target.parent}; create it first")
-    if not os.access(target.parent, os.W_OK):
-        raise UsageError(f"{target} can't be written: folder {target.parent} is read-only; choose another one")
+def _check_model(target: Path) -> None:
+    """Refuse to write a model where none can be written, before any work is done."""
+    from zig.reading import check_target
+
+    check_target(target)
+    checked(target)
 
 
 def _training(command: str) -> contextlib.AbstractContextManager[None]:
@@ -503,23 +530,13 @@ def _training(command: str) -> contextlib.AbstractContextManager[None]:
     return importing(f"zig {command}", "'onnx-zig[train]'")
 
 
-@contextlib.contextmanager
-def _writing(target: Path) -> Iterator[None]:
-    """Name the file that could not be written."""
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(f"{target} can't be written: {error.strerror or error}; nothing was changed") from error
-
-
 def _draw(partition: Partition, target: Path, form: str) -> None:
     from zig.app.scene.sketch import sketch
     from zig.picture import draw
 
-    with _writing(target):
-        message = draw(partition, target, form, sketch)
+    message = draw(partition, target, form, sketch)
     if message:
-        print(f"zig: {message}", file=sys.stderr)
+        print(f"zig: {sentence(message)}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -530,7 +547,7 @@ def _warnings_as_sentences() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
             if issubclass(category, ZigWarning):
-                _warn([" ".join(str(message).split())])
+                _warn([str(message)])
             else:
                 others(message, category, *place)
 
@@ -541,7 +558,7 @@ def _warnings_as_sentences() -> Iterator[None]:
 
 def _warn(warnings: Iterable[str]) -> None:
     for warning in warnings:
-        print(f"zig: warning: {warning}", file=sys.stderr)
+        print(f"zig: warning: {sentence(warning)}", file=sys.stderr)
 
 
 def _print_json(value: Any) -> None:
@@ -576,18 +593,18 @@ def _show_summary(name: str, summary: dict[str, Any]) -> None:
 
 def _show_reasons(tensor: str, reasons: list[Why]) -> None:
     if not reasons:
-        print(f"{tensor} can be pruned along all of its axes.")
+        print(f"{cell(tensor)} can be pruned along all of its axes.")
     for why in reasons:
-        print(f"{tensor} axis {why.axis}, {why.size} indices: {why.reason}")
+        print(f"{cell(tensor)} axis {why.axis}, {why.size} indices: {cell(why.reason)}")
         way = [*why.chain, why.node] if why.node and why.node not in why.chain else why.chain
         if way:
-            print(f"  on the way: {' -> '.join(way)}")
+            print(f"  on the way: {' -> '.join(map(cell, way))}")
         print(f"  what would free them: {why.advice}")
 
 
 def _show_changes(first: Path, second: Path, changes: list[Change]) -> None:
     if not changes:
-        print(f"{first} and {second} have the same groups.")
+        print(f"{printable(str(first))} and {printable(str(second))} have the same groups.")
         return
     rows = [[change.name, str(change.before or "-"), str(change.after or "-")] for change in changes]
     _show([_table(["node group", str(first), str(second)], rows)])
@@ -634,6 +651,7 @@ def _show_run(report: dict[str, Any], as_json: bool) -> None:
     """What a run has reached; a process that is not the first has no report."""
     from zig.runs.result import table
 
+    kept()
     if report and as_json:
         _print_json(report)
     elif report:
@@ -650,7 +668,7 @@ def _show_comparison(comparison: Comparison) -> None:
             f"{output.max_abs:.2e}",
             f"{output.max_rel:.2e}",
             f"{output.sensitivity:.2g}",
-            "equal" if output.equal else "DIFFERENT",
+            "equal" if output.equal else "DIFFERENT" if output.compared else "nothing compared",
         ]
         for output in [*comparison.outputs, *inside]
     ]
@@ -673,9 +691,9 @@ def _table(header: list[str], rows: list[list[str]]) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, caption=f"{len(rows) - SHOWN} more; see --json" if len(rows) > SHOWN else None)
     for title in header:
-        table.add_column(title, overflow="fold")
+        table.add_column(cell(title), overflow="fold")
     for row in rows[:SHOWN]:
-        table.add_row(*row)
+        table.add_row(*map(cell, row))
     return table
 
 
@@ -683,7 +701,7 @@ def _show(tables: list[Table]) -> None:
     from rich.console import Console
 
     # A pipe or a file has no width; names must not be cut there.
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+    console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
     for table in tables:
         if table.row_count:
             console.print(table)

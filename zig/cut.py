@@ -21,7 +21,8 @@ from zig.files import Streamed, initializers, makers, replace
 from zig.flow import Flow
 from zig.partition import Mask, Partition
 from zig.removal import WHOLE, Zeroed
-from zig.units import Axis, Call, Part, Rest, Tensor
+from zig.shared import rejoin
+from zig.units import Axis, Call, Part, Rest, Tensor, Units
 
 
 class Surgeon:
@@ -45,6 +46,9 @@ class Surgeon:
         self.values = arithmetic.evaluate(self.graph, self._new_shapes(touched))
         stored = {id(call): call for call, axis in self.flow.stored if self.touches(axis)}
         self._store(stored.values())
+        for call, i in self.flow.lent:
+            if not call.node.is_entry and self._touches(call.inputs[i]):
+                Cut(self, call).borrow(i)
         for call in (call for call in touched if id(call) not in stored):
             operator = self.flow.operators[call.node.op]
             if not operator.sizes and not operator.repair:
@@ -72,9 +76,14 @@ class Surgeon:
         """bool[n]: which indices of an axis stay."""
         mask = np.ones(1, bool)
         for part in axis:
-            own = self.kept[self.partition.zigs(part.units)] if part.live else np.ones(number(part.size), bool)
+            own = self.kept_of(part.units) if part.live else np.ones(number(part.size), bool)
             mask = (mask[:, None] & own[None, :]).reshape(-1)
         return mask
+
+    def kept_of(self, units: Units) -> Mask:
+        """bool[n]: which of these units stay."""
+        first, *others = (self.kept[own] for own in self.partition.owners(units))
+        return np.logical_and.reduce([first, *others]) if others else first
 
     def size(self, axis: Axis) -> Size:
         """The size of an axis after the cut."""
@@ -92,10 +101,11 @@ class Surgeon:
         return tuple(self.size(axis) for axis in tensor.axes)
 
     def _new_shapes(self, touched: list[Call]) -> arithmetic.Shapes:
-        shapes = dict(self.graph.shapes)
+        shapes, lent = dict(self.graph.shapes), {call.node.inputs[i] for call, i in self.flow.lent}
         for call in touched:
             for names, tensors in ((call.node.inputs, call.inputs), (call.node.outputs, call.outputs)):
-                shapes.update({n: self.sizes(t) for n, t in zip(names, tensors, strict=False) if n and t is not None})
+                both = zip(names, tensors, strict=False)
+                shapes.update({n: self.sizes(t) for n, t in both if n and t is not None and n not in lent})
         return shapes
 
     def _write_shapes(self, touched: list[Call]) -> None:
@@ -161,12 +171,14 @@ class Surgeon:
 
     def _cut_weights(self) -> None:
         changed = {name for name, t in self.flow.weights.items() if self._touches(t) or self.weights.changes(name)}
-        changed |= {copy for copy, name in self.graph.copies.items() if name in changed}
+        made = self.graph.copies.keys() - self.graph.readings.keys()  # by nodes, of what is cut
+        changed |= {copy for copy in made if self.graph.copies[copy] in changed}
         for name, tensor in self.flow.weights.items():
             if name in changed:
                 dims = [int(self.keep(axis).sum()) for axis in tensor.axes]
                 cut = Streamed(self.graph, name, dims, self.cut_weight)
                 replace(self.stored.get(name), self.nodes.get(name), cut)
+        rejoin(self.model, self.graph, changed)
 
     def free_name(self, name: str) -> str:
         """The name, with a number where it is taken."""
@@ -309,6 +321,17 @@ class Cut:
         graph_of(self.node).insert_before(self.node, node)
         self._connect(0, node.outputs[0])
 
+    def borrow(self, index: int) -> None:
+        """Read only the beginning of a constant that is the same number all over."""
+        tensor, value = self.call.tensor(index), self.surgeon.value(self.call.node.inputs[index])
+        shorter = {axis: self.size(parts) for axis, parts in enumerate(tensor.axes) if self.touches(parts)}
+        axes, ends = list(shorter), [number(n) for n in shorter.values()]
+        if self.surgeon.graph.opsets.get("", 1) < _SLICE_BY_OPERANDS:
+            part = self.insert("Slice", value, axes=axes, starts=[0] * len(axes), ends=ends)
+        else:
+            part = self.insert("Slice", value, *map(self.integers, ([0] * len(axes), ends, axes)))
+        self._connect(index, part)
+
     def append(self, operator: str, value: Array) -> None:
         """Add a constant to the node's result, or multiply it by one, under the result's own name."""
         result = self.node.outputs[0]
@@ -334,11 +357,20 @@ class Cut:
         graph_of(self.node).insert_before(self.node, node)
         return node.outputs[0]
 
-    def replace(self, value: ir.Value) -> None:
-        """Let the result of an inserted node stand for the node's own, under its name."""
+    def replace(self, value: ir.Value, index: int = 0) -> None:
+        """Let the result of an inserted node stand for one of the node's own, under its name, if there is that one."""
         inserted = value.producer()
         assert inserted is not None
-        self.surgeon.stand_in(self.node.outputs[0], inserted)
+        if index < len(self.node.outputs) and self.node.outputs[index].name:
+            self.surgeon.stand_in(self.node.outputs[index], inserted)
+
+    def output(self, index: int) -> ir.Value:
+        """A result that the node may not have had yet."""
+        if index >= len(self.node.outputs):
+            self.node.resize_outputs(index + 1)
+        result = self.node.outputs[index]
+        result.name = result.name or self.surgeon.free_name(f"{self._name}.output{index}")
+        return result
 
     @property
     def _name(self) -> str:
@@ -369,6 +401,9 @@ class Cut:
         if index >= len(self.node.inputs):
             self.node.resize_inputs(index + 1)
         self.node.replace_input_with(index, value)
+
+
+_SLICE_BY_OPERANDS = 10  # the opset in which its bounds became operands
 
 
 def graph_of(node: ir.Node) -> ir.Graph:

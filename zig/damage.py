@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from zig.graph import Graph
 
 _LARGE = 1 << 20  # bytes
+_DIGITS = 18  # of a place in a file
 _SHARED = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}  # how many numbers share a byte
 _PACKED: dict[int, int] = {  # onnx 1.19 has no INT2
     kind: _SHARED[name] for name, kind in TensorProto.DataType.items() if name in _SHARED
@@ -39,10 +41,28 @@ def check(graph: Graph) -> None:
     _check_names(graph)
     _check_declared(graph)
     for tensor in graph.initializers.values():
-        if tensor.data_location == TensorProto.EXTERNAL:
-            _check_file(graph, tensor)
-        else:
-            check_size(graph, tensor)
+        check_tensor(graph.name, tensor, graph.folder)
+
+
+def check_tensor(name: str, tensor: TensorProto, folder: Path) -> None:
+    """Refuse a tensor that can't be read.
+
+    Args:
+        name: what to call the model.
+        tensor: the tensor.
+        folder: where its data file would lie.
+
+    Raises:
+        ModelError: it holds other than its sizes say, or keeps its data in a file that can't be used.
+    """
+    if tensor.HasField("segment"):
+        raise ModelError(
+            f"{name}: tensor '{tensor.name}' is a segment of another one, which nothing reads; export the model again"
+        )
+    if tensor.data_location == TensorProto.EXTERNAL:
+        _check_file(name, tensor, folder)
+    else:
+        check_size(name, tensor)
 
 
 def _check_names(graph: Graph) -> None:
@@ -84,9 +104,11 @@ def _check_declared(graph: Graph) -> None:
             raise ModelError(f"{graph.name}: '{value.name}' is declared as {both}; export the model again")
 
 
-def check_size(graph: Graph, tensor: TensorProto) -> None:
+def check_size(name: str, tensor: TensorProto) -> None:
     """Refuse a tensor that holds other than the numbers that its sizes need."""
-    _check_type(graph, tensor)
+    _check_type(name, tensor)
+    if tensor.data_type == TensorProto.STRING and not all(map(_is_text, tensor.string_data)):
+        raise ModelError(f"{name}: tensor '{tensor.name}' holds texts that are not UTF-8; export the model again")
     needed, unit = _needed(tensor), "bytes" if tensor.HasField("raw_data") else "numbers"
     if unit == "bytes":
         held = tensor.ByteSize()  # with name and sizes, but to read the data of a large one would copy them
@@ -95,16 +117,24 @@ def check_size(graph: Graph, tensor: TensorProto) -> None:
         held = len(getattr(tensor, onnx.helper.tensor_dtype_to_field(tensor.data_type)))
     if held != needed:
         raise ModelError(
-            f"{graph.name}: tensor '{tensor.name}' holds {held} {unit} instead of {needed}; the file is damaged, "
+            f"{name}: tensor '{tensor.name}' holds {held} {unit} instead of {needed}; the file is damaged, "
             "export the model again"
         )
 
 
-def _check_type(graph: Graph, tensor: TensorProto) -> None:
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _check_type(name: str, tensor: TensorProto) -> None:
     if tensor.data_type not in TensorProto.DataType.values() or tensor.data_type == TensorProto.UNDEFINED:
-        raise ModelError(f"{graph.name}: tensor '{tensor.name}' is of no type that onnx knows ({tensor.data_type})")
+        raise ModelError(f"{name}: tensor '{tensor.name}' is of no type that onnx knows ({tensor.data_type})")
     if any(n < 0 for n in tensor.dims):
-        raise ModelError(f"{graph.name}: tensor '{tensor.name}' has a negative size ({list(tensor.dims)})")
+        raise ModelError(f"{name}: tensor '{tensor.name}' has a negative size ({list(tensor.dims)})")
 
 
 def _needed(tensor: TensorProto) -> int:
@@ -122,27 +152,58 @@ def _bytes(tensor: TensorProto) -> int:
     return int(math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
-def _check_file(graph: Graph, tensor: TensorProto) -> None:
+def _check_file(name: str, tensor: TensorProto, folder: Path) -> None:
     """Refuse external data that lie outside the model's folder, are missing or too short."""
     entry = {e.key: e.value for e in tensor.external_data}
-    location, place = entry.get("location", ""), f"tensor '{tensor.name}'"
-    if not location or "\0" in location or graph.folder.resolve() not in (graph.folder / location).resolve().parents:
-        raise ModelError(
-            f"{graph.name}: {place} keeps its data in '{location}', outside the model's folder; put the data file "
-            "beside the model"
-        )
-    target = graph.folder / location
-    if not target.is_file():
-        raise ModelError(f"{graph.name}: the data file '{location}' of {place} is missing")
-    _check_type(graph, tensor)
+    target = data_file(name, tensor, folder)
+    place, location = f"tensor '{tensor.name}'", entry["location"]
+    _check_type(name, tensor)
+    if tensor.data_type == TensorProto.STRING:
+        raise ModelError(f"{name}: {place} holds texts, which no data file can keep; save it inline")
     needed = _bytes(tensor)
     numbers = [entry.get("offset", "0"), entry.get("length", str(needed))]
-    if not all(text.isdecimal() for text in numbers):
-        raise ModelError(f"{graph.name}: {place} lies at '{numbers[0]}' in its data file, which is no place in a file")
+    for text in numbers:
+        if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
+            raise ModelError(f"{name}: {place} lies at '{text}' in its data file, which is no place in a file")
     if int(numbers[1]) != needed:
-        raise ModelError(f"{graph.name}: {place} needs {needed} bytes of its data file, not {numbers[1]}")
+        raise ModelError(f"{name}: {place} needs {needed} bytes of its data file, not {numbers[1]}")
     if target.stat().st_size < sum(map(int, numbers)):
-        raise ModelError(f"{graph.name}: the data file '{location}' is too short for {place}")
+        raise ModelError(f"{name}: the data file '{location}' is too short for {place}")
+
+
+def bring_in(name: str, tensor: TensorProto, folder: Path) -> None:
+    """Give a tensor the data that lie in a file."""
+    entry = {e.key: e.value for e in tensor.external_data}
+    with data_file(name, tensor, folder).open("rb") as file:
+        file.seek(int(entry.get("offset", "0")))
+        tensor.raw_data = file.read(_bytes(tensor))
+    tensor.ClearField("data_location")
+    tensor.ClearField("external_data")
+
+
+def data_file(name: str, tensor: TensorProto, folder: Path) -> Path:
+    """The file that a tensor says its data are in.
+
+    Raises:
+        ModelError: it lies outside the model's folder, is missing, or is a link that onnx does not follow.
+    """
+    location = str({e.key: e.value for e in tensor.external_data}.get("location", ""))
+    place, target = f"tensor '{tensor.name}'", Path(folder, location)
+    try:
+        inside = bool(location) and "\0" not in location and folder.resolve() in target.resolve().parents
+        found = inside and target.is_file()
+    except (OSError, RuntimeError) as error:  # a name that is too long; links in a circle, up to Python 3.12
+        raise ModelError(f"{name}: the data file '{location}' of {place} leads nowhere") from error
+    if not inside:
+        raise ModelError(
+            f"{name}: {place} keeps its data in '{location}', outside the model's folder; put the data file "
+            "beside the model"
+        )
+    if not found:
+        raise ModelError(f"{name}: the data file '{location}' of {place} is missing")
+    if target.stat().st_nlink > 1:
+        raise ModelError(f"{name}: the data file '{location}' of {place} is a hard link, which onnx refuses; copy it")
+    return target
 
 
 def _odd_texts(message: Message) -> Iterator[object]:
@@ -173,8 +234,13 @@ def blaming(name: str, model: onnx.ModelProto) -> Iterator[None]:
         raise ModelError(f"{name}: is damaged or no valid ONNX ({said}); export the model again") from error
 
 
-def complaint(model: onnx.ModelProto) -> str:
-    """The first line of what onnx's checker and strict shape inference say against a model; "" where it is valid."""
+def complaint(model: onnx.ModelProto, *, shapeless: bool = False) -> str:
+    """The first line of what onnx's checker and strict shape inference say against a model; "" where it is valid.
+
+    Args:
+        model: the model.
+        shapeless: whether outputs may lack a shape, which is against the standard, but changes nothing.
+    """
     if odd := next(_odd_texts(model), b""):
         return f"{odd!r} is no text"
     for node in (node for graph in bodies.walk(model.graph) for node in graph.node):
@@ -192,6 +258,10 @@ def complaint(model: onnx.ModelProto) -> str:
         if tensor.name not in given:
             bare.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
         bare.graph.initializer.remove(tensor)
+    if shapeless:
+        kept = [value for value in bare.graph.output if value.type.tensor_type.HasField("shape")]
+        del bare.graph.output[:]
+        bare.graph.output.extend(kept)
     try:
         onnx.checker.check_model(bare)
         onnx.shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import warnings
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, Union
@@ -18,6 +19,7 @@ from zig.errors import RuleError
 
 Size = Union[int, "Dim"]
 Monomial = tuple[str, ...]
+_LONGEST, _TERMS = 1000, 1000  # characters and terms of a size; what has more is a symbol, whatever it says
 
 
 class Dim:
@@ -98,15 +100,22 @@ def divide(size: Size, by: Size) -> Size | None:
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Size:
     """The size that a model names, such as `batch` or torch's `4*batch + 1`; what is no arithmetic is a symbol."""
+    if len(text) > _LONGEST:
+        return symbol(text)
     try:
-        return _evaluate(ast.parse(text, mode="eval").body)
-    except (SyntaxError, ValueError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # anyone's text
+            return _evaluate(ast.parse(text, mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return symbol(text)
 
 
 def _evaluate(node: ast.expr) -> Size:
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
-        return _OPERATIONS[type(node.op)](_evaluate(node.left), _evaluate(node.right))
+        left, right = _evaluate(node.left), _evaluate(node.right)
+        if len(_terms(left)) * len(_terms(right)) > _TERMS:
+            raise ValueError("too many terms")
+        return _OPERATIONS[type(node.op)](left, right)
     if isinstance(node, ast.Constant) and isinstance(node.value, int):
         return node.value
     if isinstance(node, ast.Name):

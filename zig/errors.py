@@ -20,11 +20,17 @@ What is no error and should be known, such as a budget that is nearly met, is a 
 
 from typing import ClassVar
 
+from zig.printable import sentence
+
 
 class ZigError(Exception):
     """Base of every error that zig raises on purpose."""
 
     exit_code: ClassVar[int] = 1
+
+    def __str__(self) -> str:
+        """The message on one line; names in it come from files, and a terminal obeys some of what they may hold."""
+        return sentence(super().__str__())
 
 
 class UsageError(ZigError):

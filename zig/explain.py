@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from copy import copy
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from zig.errors import UsageError
-from zig.partition import Partition
+from zig.flow import Flow
+from zig.partition import FORKS, Partition, analyze, members, settle, sides
 from zig.units import Units
 
 
@@ -31,14 +34,12 @@ class Change(NamedTuple):
     after: int
 
 
-# What a reason says -> what a user can do about it. The first that fits is taken.
+# What a reason says -> what a user can do about it: the first that fits, if dropping the reason frees anything.
 _ADVICE = (
-    ("--allow-rewrite", "allow rewriting (--allow-rewrite)"),
     ("part of the model's input", "nothing: callers rely on the input's size"),
     ("part of the model's output", "nothing: callers rely on the output's size"),
     ("by request", "drop that --keep pattern"),
     ("does not know", "give zig a rule for the operator: analyze(operators=...)"),
-    ("goes by the other side", "choose the other side of the split with --forks"),
     ("dynamic", "export the model with this size fixed"),
     ("run time", "export the model with fixed sizes, so that this is known before it runs"),
     ("is not known", "run onnx's shape inference on the model, or export it with fixed sizes"),
@@ -47,6 +48,7 @@ _ADVICE = (
     ("batch", "nothing: it runs along the samples"),
 )
 _NOTHING = "nothing, as long as this node is there"
+_NOT_ALONE = "nothing by itself: without this reason others hold it"
 
 
 def why(partition: Partition, tensor: str) -> list[Why]:
@@ -61,14 +63,15 @@ def why(partition: Partition, tensor: str) -> list[Why]:
     """
     if tensor not in partition.flow.weights:
         raise UsageError(f"{partition.graph.name} has no weight '{tensor}'; `zig analyze --json` lists their names")
-    found = []
+    found, trials = [], _Trials(partition, tensor)
     for axis, parts in enumerate(partition.flow.weights[tensor].axes):
         for units in (part.units for part in parts if part.live):
             reasons = partition.labels.why[partition.labels.component[units]]
             for number in np.unique(reasons[reasons > 0]):
                 reason, stuck = partition.flow.reasons[number], units[reasons == number]
                 chain = _chain(partition, stuck, int(number))
-                found.append(Why(tensor, axis, len(stuck), reason.text, reason.node, chain, _advice(reason.text)))
+                advice = trials.advice(axis, int(number))
+                found.append(Why(tensor, axis, len(stuck), reason.text, reason.node, chain, advice))
     return found
 
 
@@ -80,8 +83,63 @@ def diff(a: Partition, b: Partition) -> list[Change]:
     return [change for change in changes if change.before != change.after]
 
 
-def _advice(reason: str) -> str:
-    return next((advice for mark, advice in _ADVICE if mark in reason), _NOTHING)
+class _Trials:
+    """What is tried before it is advised: whether more indices along an axis of a weight can go then."""
+
+    def __init__(self, partition: Partition, tensor: str):
+        """Begin with nothing tried."""
+        self.partition, self.tensor = partition, tensor
+
+    def advice(self, axis: int, reason: int) -> str:
+        """What frees some of what a reason holds."""
+        text = self.partition.flow.reasons[reason].text
+        known = next((advice for mark, advice in _ADVICE if mark in text), "")
+        if known:
+            helps = known.startswith("nothing") or self._frees(self._without(reason), axis)
+            return known if helps else _NOT_ALONE
+        if self.rewritten is not None and self._frees(self.rewritten, axis):
+            return "allow rewriting (--allow-rewrite)"
+        option = next((name for name, other in self.forked.items() if self._frees(other, axis)), "")
+        return f"choose the other side of the split (--forks {option})" if option else _NOTHING
+
+    @cached_property
+    def rewritten(self) -> Partition | None:
+        """The groups where nodes may be written anew; None where none of them has another row."""
+        given, flow = self.partition, self.partition.flow
+        rows = (flow.operators.get(node.op) for node in given.graph.nodes)
+        if not any(row and row.rewrite for row in rows):
+            return None
+        return analyze(
+            given.graph, forks=given.forks or FORKS[0], operators=flow.operators, keep=given.keep, rewrite=True
+        )
+
+    @cached_property
+    def forked(self) -> dict[str, Partition]:
+        """The groups by the other choices at forks."""
+        given, flow = self.partition, self.partition.flow
+        return {name: _settled(given, flow, name) for name in FORKS if flow.forks and name != given.forks}
+
+    def _without(self, reason: int) -> Partition:
+        """The groups where nothing is held for this reason."""
+        flow = copy(self.partition.flow)
+        for name in ("fixes", "leaks"):
+            setattr(flow, name, [entry for entry in getattr(flow, name) if entry[1] != reason])
+        return _settled(self.partition, flow, self.partition.forks or FORKS[0])
+
+    def _frees(self, other: Partition, axis: int) -> bool:
+        """Whether less of an axis is held than before."""
+        return _held(other, self.tensor, axis) < _held(self.partition, self.tensor, axis)
+
+
+def _settled(given: Partition, flow: Flow, forks: str) -> Partition:
+    labels = settle(flow, forks)
+    return Partition(given.graph, flow, labels, members(flow, labels), forks)
+
+
+def _held(partition: Partition, tensor: str, axis: int) -> int:
+    """How many indices of an axis have a reason to stay."""
+    units = (part.units for part in partition.flow.weights[tensor].axes[axis] if part.live)
+    return sum(int((partition.labels.why[partition.labels.component[own]] > 0).sum()) for own in units)
 
 
 def _chain(partition: Partition, units: Units, reason: int) -> list[str]:
@@ -109,14 +167,11 @@ def _chain(partition: Partition, units: Units, reason: int) -> list[str]:
 
 def _edges(partition: Partition) -> tuple[Units, Units, list[str]]:
     """All ties between units, those of decided forks too, and the node of each."""
-    component = partition.labels.component
     ties: list[tuple[Any, Any, str]] = [*partition.flow.ties]
     for fork in partition.flow.forks:
-        for side in (
-            np.broadcast_to(fork.rows[:, None], fork.flat.shape),
-            np.broadcast_to(fork.columns, fork.flat.shape),
-        ):
-            if np.array_equal(component[side], component[fork.flat]):
+        both = np.broadcast_arrays(fork.rows[:, None], fork.columns)
+        for side, taken in zip(both, sides(fork, partition.labels.component), strict=True):
+            if taken:
                 ties.append((fork.flat.reshape(-1), side.reshape(-1), fork.node))
     a, b = (np.concatenate([np.empty(0, np.int64), *(tie[i] for tie in ties)]) for i in (0, 1))
     nodes = [node for one, _, node in ties for _ in range(len(one))]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +12,28 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from zig import disk
+from zig import datafiles, disk
 from zig.arithmetic import Array
-from zig.errors import UsageError
+from zig.atomic import Draft, draft
+from zig.datafiles import publish
 from zig.graph import Graph
 from zig.removal import WHOLE, WORKERS, Zeroed
+from zig.shared import rejoin
 
 _PROTOBUF_LIMIT = 2**31 - 2**24  # bytes; larger models need external data
 Values = Callable[[str, slice], Array]  # of some rows of an initializer
 _INLINE = 1024  # bytes of a tensor that stays in the file beside external data
+_UNNAMED = "unnamed"  # a data file whose bytes, and so its name, are not known yet
 
 
 def same_shape(graph: Graph, weights: Zeroed) -> ir.Model:
     """The whole model, with other weights where they change."""
     model = graph.editable()
     stored, nodes = initializers(model), makers(model)
-    for name, tensor in graph.initializers.items():
-        if weights.changes(name):
-            replace(stored.get(name), nodes.get(name), Streamed(graph, name, tensor.dims, weights))
+    changed = {name for name in graph.initializers if weights.changes(name)}
+    for name in changed:
+        replace(stored.get(name), nodes.get(name), Streamed(graph, name, graph.initializers[name].dims, weights))
+    rejoin(model, graph, changed)
     return model
 
 
@@ -89,38 +91,68 @@ def has_external(graph: Graph) -> bool:
     return any(t.data_location == onnx.TensorProto.EXTERNAL for t in graph.initializers.values())
 
 
-def save(model: ir.Model, target: Path, external: bool) -> Path:
-    """Save a model; weights go to `<target>.data` where they were external or the file would pass protobuf's limit."""
-    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+def save(model: ir.Model, file: Path, external: bool, home: Path | None = None) -> Path:
+    """Save a model as `file`; weights go to a file beside it if they were external or would pass protobuf's limit.
+
+    That file is called `<file>.<digest>.data` by its own bytes: the same weights get the same name and others another
+    one, so that no file that is there has to make room.
+
+    Args:
+        model: what to save.
+        file: where to; nothing has this name yet.
+        external: whether weights go to a file of their own.
+        home: the folder that both will be moved to, if not where they are.
+    """
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    weights = sum(t.nbytes for t in tensors if t is not None and t.dtype != ir.DataType.STRING)  # texts have no size
     if external or weights > _PROTOBUF_LIMIT:
-        data, aligned = f"{target.name}.data", disk.ALIGNED if weights > disk.LARGE else None
-        ir.save(model, target, external_data=data, size_threshold_bytes=_INLINE, max_workers=WORKERS, alignment=aligned)
+        with _stored(model, file, home or file.parent, disk.ALIGNED if weights > disk.LARGE else None):
+            ir.save(model, file)
     else:
-        ir.save(model, target)
-    return target
+        ir.save(model, file)
+    return file
 
 
 @contextmanager
-def workspace(target: Path) -> Iterator[Path]:
-    """A folder beside the target for what is not finished; it is gone afterwards, whatever happens."""
+def _stored(model: ir.Model, file: Path, home: Path, alignment: int | None) -> Iterator[None]:
+    """The large weights of a model in a file of their own, which is named by what is in it; the model is lent."""
+    values = [value for graph in model.graphs() for value in graph.initializers.values()]
+    usual = [value.const_value for value in values]
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise UsageError(f"{target}: can't be written ({error.strerror})") from error
-    try:
-        if target.is_dir():
-            raise UsageError(f"{target}: is a folder; name a file to write")
-        yield folder
-    except OSError as error:
-        raise UsageError(f"{target}: can't be written ({error.strerror or error})") from error
+        ir.external_data.unload_from_model(
+            model, file.parent, _UNNAMED, size_threshold_bytes=_INLINE, max_workers=WORKERS, alignment=alignment
+        )
+        name = _named(file, home)
+        for value in values:
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = _moved(value.const_value, name)
+        yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        for value, tensor in zip(values, usual, strict=True):
+            value.const_value = tensor
 
 
-def publish(folder: Path, target: Path) -> None:
-    """Move the finished files to their place, data before the model that refers to them."""
-    for file in sorted((f for f in folder.iterdir() if f.is_file()), key=lambda f: f.name == target.name):
-        os.replace(file, target.parent / file.name)
+def _named(file: Path, home: Path) -> str:
+    """Give the data file of a model its name, where there is one: all weights may be small."""
+    unnamed = file.parent / _UNNAMED
+    if not unnamed.exists():
+        return ""
+    name = datafiles.name_of(unnamed, file.name, home)
+    unnamed.rename(unnamed.with_name(name))
+    return name
+
+
+def _moved(tensor: ir.ExternalTensor, name: str) -> ir.ExternalTensor:
+    """The tensor once its file has another name."""
+    return ir.ExternalTensor(
+        name, tensor.offset, tensor.length, tensor.dtype, shape=tensor.shape, name=str(tensor.name),
+        doc_string=tensor.doc_string, metadata_props=dict(tensor.metadata_props), base_dir=tensor.base_dir,
+    )  # fmt: skip
+
+
+def drafted(target: str | os.PathLike[str]) -> AbstractContextManager[Draft]:
+    """A draft of a model, see `zig.atomic.draft`; what it and its data need is `publish`ed together."""
+    return draft(target, datafiles.swept)
 
 
 def write(model: ir.Model, target: Path, external: bool) -> None:
@@ -129,9 +161,9 @@ def write(model: ir.Model, target: Path, external: bool) -> None:
     Raises:
         UsageError: the target can't be written.
     """
-    with workspace(target) as folder:
-        save(model, folder / target.name, external)
-        publish(folder, target)
+    with drafted(target) as made:
+        save(model, made.file, external, made.target.parent)
+        publish(made)
 
 
 def file_bytes(graph: Graph) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zig.arithmetic import anonymous
-from zig.dims import Dim, Size, divide, product, symbol
+from zig.dims import Dim, Size, divide, number, product, symbol
 from zig.errors import RuleError
 from zig.parts import Parts, computed_over, leaked
 from zig.quantised import quantised
@@ -41,24 +41,40 @@ from zig.units import (
 UNFIT = (LookupError, TypeError, ValueError, ArithmeticError)
 Column = list[tuple[int, Part]]  # parts of one size that are tied, with the operand that each came from
 Columns = list[Column]
+WeightAxis = tuple[str, int]
 
 if TYPE_CHECKING:
     from zig.graph import Graph, Node
     from zig.operators import Operator
 
 
+def flown(graph: Graph, operators: Mapping[str, Operator], held: frozenset[WeightAxis] = frozenset()) -> Flow:
+    """The flow of an analysis in which no weight is zeroed that something is divided by, nor what is to be held."""
+    flow = Flow(graph, operators, held=held).run()
+    while more := flow.normalised():
+        flow = Flow(graph, operators, held=flow.held | more).run()
+    return flow
+
+
 class Flow(Parts):
     """Units on their way through a graph; after `run`, the ties, forks, fixes and leaks that it found."""
 
-    def __init__(self, graph: Graph, operators: Mapping[str, Operator], resting: Resting | None = None):
+    def __init__(
+        self, graph: Graph, operators: Mapping[str, Operator], resting: Resting | None = None,
+        held: frozenset[WeightAxis] = frozenset(),
+    ):  # fmt: skip
         """Prepare a run.
 
         Args:
             graph: the model.
             operators: the dictionary.
             resting: the actual values; None for the analysis, where the slices of a zero group are zero.
+            held: axes of weights whose slices keep their values when their group is zero, and may only be cut along.
         """
         super().__init__(resting)
+        self.held = held
+        self.divided: list[Units] = []  # something is divided by these slices, and they would be zero
+        self.divisors: list[Units] = []  # initializers that something is divided by as they are
         self.graph, self.operators = graph, operators
         self.leaks: list[tuple[Units, int]] = []  # fixed only by the value they rest at
         self.heads: list[Units] = []  # batch axes of products of two activations
@@ -71,6 +87,8 @@ class Flow(Parts):
         self.costs: list[tuple[str, list[Part]]] = []
         self.unknown: dict[str, None] = {}
         self.zeros, self.scales = quantised(graph, operators)
+        self.lent: list[tuple[Call, int]] = []  # operands that are constants which others read too
+        self._lent: dict[tuple[int, int], Tensor] = {}
         self._parameters: dict[str, Node] = {}
         self._tensors: dict[str, Tensor | None] = {"": None}
         self._recipes = Recipes(self)
@@ -106,12 +124,33 @@ class Flow(Parts):
     def _initializer(self, name: str) -> Tensor:
         dims, weight, number = self.graph.facts(name)
         weight, still = weight or name in self.zeros, 0.0 if weight else self.zeros.get(name, np.nan)
-        axes = tuple(
-            () if n == 1 else (self.fresh(n, self.resting(name, axis) if self.resting else still),)
-            for axis, n in enumerate(dims)
-        )
-        self.weights[name] = Tensor(axes, const=True, weight=weight, number=number)
+        axes = []
+        for axis, n in enumerate(dims):
+            usual = np.nan if (name, axis) in self.held else still
+            axes.append(() if n == 1 else (self.fresh(n, self.resting(name, axis) if self.resting else usual),))
+        self.weights[name] = Tensor(tuple(axes), const=True, weight=weight, number=number)
         return self.weights[name]
+
+    def normalised(self) -> frozenset[WeightAxis]:
+        """Axes of weights whose slices must not be zero, since something is divided by them, or by what they make.
+
+        The direction of a weight normalisation, g v / |v|, is one: with v at zero, this is zero by zero. They are to be
+        held in another run, in which the group is free all the same where something else (here g) makes it zero.
+        """
+        member, divided = np.zeros(self.count, bool), np.zeros(self.count, bool)
+        for mask, arrays in ((member, self.members), (divided, self.divisors)):
+            for units in arrays:
+                mask[units] = True
+        divided &= member
+        for units in self.divided:
+            divided[units] = True
+        found = [
+            (name, axis)
+            for name, tensor in self.weights.items()
+            for axis, parts in enumerate(tensor.axes)
+            if any(part.live and divided[part.units].any() for part in parts)
+        ]
+        return frozenset(found) - self.held
 
     def _visit(self, node: Node) -> None:
         values = self.graph.values
@@ -122,6 +161,9 @@ class Flow(Parts):
         known = self._tensors
         inputs = [known[name] if name in known else self.tensor(name) for name in node.inputs[:data]]
         call = Call(node, inputs + [self._parameter(name, node) for name in node.inputs[data:]], self)
+        for i, tensor in enumerate(inputs):
+            if tensor is not None and tensor.const and tensor.number == tensor.number:
+                self._lend(call, i, tensor)
         for name in node.captured:
             self.fix(self.tensor(name), self.reason(f"is read inside a sub-graph of {node}", node.name))
         try:
@@ -142,6 +184,20 @@ class Flow(Parts):
         for name, tensor in zip(node.outputs, call.outputs, strict=False):
             if name:
                 known[name] = tensor
+
+    def _lend(self, call: Call, i: int, tensor: Tensor) -> None:
+        """One number all over, read by several nodes, ties them to nothing: each takes as much of it as it needs."""
+        node = call.node
+        name = node.inputs[i]
+        alone = len(self.graph.readers[name]) < 2 and name not in self.graph.outputs
+        if alone or not tensor.live or i >= len(node.proto.input):
+            return
+        key = id(node.proto), i  # a node with a body reads before and after it
+        if key not in self._lent:
+            axes = (tuple(self.fresh(number(p.size), p.rest) if p.live else p for p in axis) for axis in tensor.axes)
+            self._lent[key] = replace(tensor, axes=tuple(axes))
+        call.inputs[i] = self._lent[key]
+        self.lent.append((call, i))
 
     def _known(self, name: str) -> Tensor:
         value = self.graph.values[name]
@@ -233,10 +289,13 @@ class Flow(Parts):
 
     def _mark(self, call: Call, spelling: Spelling, letter: Letter, column: Columns) -> None:
         """Note slices that are multiplied one by one: attention's heads, or the blocks of a block-diagonal weight."""
-        if not column or len(column[0]) < 2:
+        summed = [other for other in spelling.letters if other.bound or not other.named]
+        factors = {use.operand for other in summed for use in other.uses}  # all but a bias
+        multiplied = [i for i, _ in column[0] if i in factors] if column else []
+        if len(multiplied) < 2:
             return
         live = [part.units for part in call.letters[letter.name] if part.live]
-        if not any(is_const(call.inputs[i]) for i, _ in column[0]):
+        if not any(is_const(call.inputs[i]) for i in multiplied):
             self.heads.extend(live)
         else:
             tables = [set(letters) - {letter.name} for _, _, letters in spelling.products if letter.name in letters]
@@ -246,9 +305,13 @@ class Flow(Parts):
     def _pass(self, call: Call, operator: Operator) -> list[Tensor | None]:
         """An elementwise function of one tensor: its axes by reference, each slice at rest at the function's value."""
         x = call.tensor(0)  # whether its slices are members is for those to say who read the result
-        axes = tuple(tuple(self._rested(p, call, operator, [p.rest]) if p.live else p for p in axis) for axis in x.axes)
+        axes = tuple(
+            tuple(self._rested(p, call, operator, [p.rest], is_const(x)) if p.live else p for p in axis)
+            for axis in x.axes
+        )
         masks = [tuple(tuple(self._unknown(p) for p in axis) for axis in axes) for _ in call.node.outputs[1:]]
-        return [Tensor(each, x.const, x.weight) for each in (axes, *masks)]
+        number = _number(call, operator, [x]) if x.const else np.nan
+        return [Tensor(axes, x.const, x.weight, number), *(Tensor(mask, x.const, x.weight) for mask in masks)]
 
     def _from_zero(self, call: Call, index: int, zero: int) -> Tensor | None:
         """An operand whose rest values are counted from its zero point."""
@@ -262,8 +325,13 @@ class Flow(Parts):
     def _unknown(self, part: Part) -> Part:
         return Part(part.size, part.units, self.level(np.nan, len(part.units))) if part.live else part
 
-    def _rested(self, part: Part, call: Call, operator: Operator, rests: Sequence[Rest | float | None]) -> Part:
-        """The part, at rest at what the operator makes of the rests of its operands."""
+    def _rested(
+        self, part: Part, call: Call, operator: Operator, rests: Sequence[Rest | float | None], alone: bool = False
+    ) -> Part:
+        """The part, at rest at what the operator makes of the rests of its operands.
+
+        It comes `alone` out of a weight if nothing else along it has a part in the result.
+        """
         if operator.rest is None:
             return self._unknown(part)
         if operator.plain:
@@ -283,6 +351,8 @@ class Flow(Parts):
             if undefined.any():  # no later zero can make up for it: 0 * inf is not 0
                 why = self.reason(f"would be infinite or undefined after {call.node}", call.node.name)
                 self.leaks.append((part.units[undefined], why))
+                if alone:
+                    self.divided.append(part.units[undefined])
             rest = np.where(finite, rest, np.nan)
         return Part(part.size, part.units, self._leveled(rest))
 
@@ -406,7 +476,8 @@ class Flow(Parts):
         if rule.results[index].carried:  # indices, masks, statistics: cut along, but at rest at nothing known
             axes = [tuple(map(self._unknown, axis)) for axis in axes]
         const = all(t is None or t.const for t in data)
-        return Tensor(tuple(axes), const=const, weight=const and any(is_weight(t) for t in data))
+        number = _number(call, operator, data) if const and not rule.results[index].carried else np.nan
+        return Tensor(tuple(axes), const, const and any(is_weight(t) for t in data), number)
 
     def _new_axis(self, call: Call, known: tuple[Size, ...] | None, place: int, letter: str) -> Axis:
         why = self.reason(f"lies along an axis that {call.node} makes", call.node.name)
@@ -422,14 +493,32 @@ class Flow(Parts):
             return part
         given: list[Rest | float | None] = [None if t is None else t.number for t in data]
         for i, use in reversed(parts):
-            given[i] = use.rest if use.live and not self._is_carried(rule, parts, i, use, data) else np.nan
-        return self._rested(part, call, operator, given)
+            given[i] = use.rest if use.live and not self._is_carried(call, rule, parts, i, use) else np.nan
+        alone = all(is_const(t) for t in data if t) and len({id(p.units) for _, p in parts if p.live}) == 1
+        return self._rested(part, call, operator, given, alone)
 
-    def _is_carried(self, rule: Rule, parts: Column, i: int, use: Part, data: list[Tensor | None]) -> bool:
+    def _is_carried(self, call: Call, rule: Rule, parts: Column, i: int, use: Part) -> bool:
         """Whether a slice is only cut along, so that nothing is known of it; but x / |x| is zero by zero."""
-        if self.resting or not rule.operands[i].carried or not is_const(data[i]):
+        if self.resting or not rule.operands[i].carried or not is_const(call.inputs[i]):
             return False
-        return all(use.units is not other.units for j, other in parts if j != i)
+        if any(use.units is other.units for j, other in parts if j != i):
+            return False
+        if call.node.inputs[i] in self.graph.initializers:
+            self.divisors.append(use.units)
+            return True
+        zero = use.rest == 0
+        if zero.any():
+            self.divided.append(use.units[zero])
+        return not zero.any()
+
+
+def _number(call: Call, operator: Operator, data: Sequence[Tensor | None]) -> float:
+    """The one value that a result holds all over, where all operands hold one."""
+    given = [None if tensor is None else tensor.number for tensor in data]
+    if operator.rest is None or any(number is not None and not np.isfinite(number) for number in given):
+        return np.nan
+    value = float(operator.rest(call, *given))
+    return value if np.isfinite(value) else np.nan
 
 
 def _rank(operand: Operand, spelling: Spelling, known: tuple[Size, ...] | None) -> int:

@@ -19,18 +19,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto, numpy_helper
 from onnx.inliner import inline_local_functions
 
-from zig import arithmetic, bodies, bridge, damage
+from zig import arithmetic, bodies, bridge, damage, shared
+from zig.bounds import excess
 from zig.dims import Size, parse, symbol
 from zig.errors import ModelError
+from zig.reading import read
 
 if TYPE_CHECKING:
     import onnx_ir
 
 Source = "str | os.PathLike[str] | onnx.ModelProto | Graph"
+_LISTS_ALL = 3  # the last version of the format that lists every initializer as an input
 _SMALL = 1024  # bytes of a constant that shape inference may look at
 _LEVEL = 1 << 16  # bytes of a constant that may be the same number over and over
 _STANDARD = ("", "ai.onnx")
@@ -80,23 +82,37 @@ class Node:
 class Graph:
     """A loaded model: `nodes` in topological order, `initializers` (Constants included), `shapes` and `values`."""
 
-    def __init__(self, proto: onnx.ModelProto, path: Path | None = None, folder: Path | None = None):
-        """Read the structure of a model; `folder` is where its external data lie.
+    def __init__(
+        self, proto: onnx.ModelProto, path: Path | None = None, folder: Path | None = None, tied: Collection[str] = ()
+    ):
+        """Read the structure of a model.
+
+        Args:
+            proto: the model.
+            path: its file.
+            folder: where its external data lie, if not beside it.
+            tied: initializers that stay one tensor for all their readers even where they hold a constant.
 
         Raises:
             ModelError: the model has no nodes, a cycle, or external data that can't be used.
         """
         self.path, self.folder = path, folder or (path.parent if path else Path())
         self.name = str(path) if path else (proto.graph.name or "the model")
+        if problem := excess(proto):
+            raise ModelError(f"{self.name}: {problem}")
         self.proto = bodies.named_apart(self._inlined(proto) if proto.functions else proto)
+        self.proto = self._with_data(self.proto)
         self.opsets = {o.domain if o.domain not in _STANDARD else "": o.version for o in proto.opset_import}
         self.initializers = {tensor.name: tensor for tensor in self.proto.graph.initializer}
-        self.copies: dict[str, str] = {}  # initializers that an Identity gives, and what they are copies of
+        self.copies: dict[str, str] = {}  # initializers that are copies of others
         self.nodes = list(self._read_nodes(self.proto.graph, count()))
         self.inputs = [i.name for i in self.proto.graph.input if i.name not in self.initializers]
         self.outputs = [o.name for o in self.proto.graph.output]
         damage.check(self)
         self._arrays: dict[str, np.ndarray[Any, Any]] = {}
+        inputs = {i.name for i in self.proto.graph.input} if self.proto.ir_version > _LISTS_ALL else set[str]()
+        self.tied = {*tied, *inputs}  # whoever runs the model may give it other values
+        self.readings = shared.read_apart(self)  # who reads the copies that no node makes
         self._facts: dict[str, tuple[tuple[int, ...], bool, float]] = {}
         self._declared = [info for graph in bodies.walk(self.proto.graph) for info in _infos(graph)]
         self._doubtful = self._doubt()
@@ -110,6 +126,20 @@ class Graph:
         except (RuntimeError, onnx.checker.ValidationError) as error:
             why = str(error).splitlines()[0]
             raise ModelError(f"{self.name}: its functions can't be put where they are called ({why})") from error
+
+    def _with_data(self, proto: onnx.ModelProto) -> onnx.ModelProto:
+        """The model with what its attributes keep in data files: there is no room for such files beside a target."""
+        tensors = [tensor for node in bodies.nodes(proto.graph) for tensor in bodies.held(node)]
+        for tensor in (tensor for tensor in tensors if tensor.HasField("segment") or not _is_inline(tensor)):
+            damage.check_tensor(self.name, tensor, self.folder)
+        if all(map(_is_inline, tensors)):
+            return proto
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        for tensor in (tensor for node in bodies.nodes(copy.graph) for tensor in bodies.held(node)):
+            if not _is_inline(tensor):
+                damage.bring_in(self.name, tensor, self.folder)
+        return copy
 
     @cached_property
     def model(self) -> onnx_ir.Model:
@@ -126,8 +156,19 @@ class Graph:
                     f"{self.name}: output '{value.name}' is a map, which zig can't write; leave the last node (ZipMap) "
                     "out, for example by the exporter's options={'zipmap': False}"
                 )
-        model = onnx_ir.serde.deserialize_model(self.proto)
+        for node in bodies.nodes(self.proto.graph):
+            if any(a.HasField("sparse_tensor") or a.sparse_tensors for a in node.attribute):
+                raise ModelError(
+                    f"{self.name}: node '{node.name}' ({node.op_type}) holds a sparse tensor, which zig can't write; "
+                    "export it as a dense one"
+                )
+        try:
+            model = onnx_ir.serde.deserialize_model(self.proto)
+        except (onnx_ir.serde.SerdeError, ValueError, TypeError, NotImplementedError) as error:
+            why = f"{error}" if error.__cause__ is None else f"{error.__cause__}"
+            raise ModelError(f"{self.name}: holds what zig can't write ({why}); export the model again") from error
         onnx_ir.external_data.set_base_dir(model.graph, self.folder.absolute())
+        shared.give_copies(model, self)
         return model
 
     def array(self, name: str) -> np.ndarray[Any, Any]:
@@ -142,6 +183,10 @@ class Graph:
             else:
                 self._arrays[name] = numpy_helper.to_array(tensor)
         return self._arrays[name]
+
+    def forget(self, name: str) -> None:
+        """Hold the values of an initializer no longer."""
+        self._arrays.pop(name, None)
 
     def pieces(self, name: str) -> list[slice]:
         """The rows of an initializer in runs of a few megabytes, to read it piece by piece; for a scalar, all of it."""
@@ -189,6 +234,11 @@ class Graph:
         return types
 
     @cached_property
+    def makers(self) -> dict[str, Node]:
+        """The node that makes each tensor; of what passes into and out of bodies none."""
+        return {name: node for node in self.nodes if node.body is None for name in node.outputs if name}
+
+    @cached_property
     def readers(self) -> dict[str, list[Node]]:
         """The nodes that read each tensor, as often as they do."""
         readers: dict[str, list[Node]] = {}
@@ -205,19 +255,29 @@ class Graph:
         return self.array(name) if real else None
 
     def facts(self, name: str) -> tuple[tuple[int, ...], bool, float]:
-        """Of an initializer: its shape, whether it holds weights, and its value if it is a single number."""
+        """Of an initializer: its shape, whether it holds weights, and its value if it is one number, or 0 all over."""
         if name not in self._facts:
             tensor = self.initializers[name]
             dims = tuple(tensor.dims)
             single = math.prod(dims) == 1 and tensor.data_type not in arithmetic.NOT_REAL
-            number = float(self.array(name).reshape(-1)[0]) if single else math.nan
+            number = float(self.array(name).reshape(-1)[0]) if single else 0.0 if self._is_nothing(name) else math.nan
             self._facts[name] = dims, self.is_float(name), number
         return self._facts[name]
+
+    def _is_nothing(self, name: str) -> bool:
+        """Whether an initializer is zero all over, and nobody gives it other values."""
+        tensor = self.initializers[name]
+        small = tensor.ByteSize() <= _LEVEL and self.is_float(name) and _is_inline(tensor)
+        return small and name not in self.tied and not self.array(name).any()
 
     @staticmethod
     def scalar(tensor: TensorProto) -> float:
         """The first element of a tensor that an attribute holds."""
         return float(numpy_helper.to_array(tensor).reshape(-1)[0])
+
+    def is_constant(self, name: str) -> bool:
+        """Whether an initializer is one of several copies of a constant, see `zig.shared`."""
+        return name in self.readings or name in {self.copies[copy] for copy in self.readings}
 
     def is_float(self, name: str) -> bool:
         """Whether an initializer holds weights rather than indices or masks."""
@@ -226,7 +286,7 @@ class Graph:
     @property
     def parameters(self) -> int:
         """The number of elements in all float initializers that some node reads."""
-        read = {name for node in self.nodes for name in (*node.inputs, *node.captured)}
+        read = {name for node in self.nodes for name in (*node.inputs, *node.captured)} - self.readings.keys()
         return sum(
             int(np.prod(t.dims, dtype=np.int64)) for n, t in self.initializers.items() if n in read and self.is_float(n)
         )
@@ -251,7 +311,7 @@ class Graph:
         tensor = self.initializers.get(name)
         if tensor is None or tensor.ByteSize() > _LEVEL or tensor.data_type not in _FLOATS or not _is_inline(tensor):
             return False
-        damage.check_size(self, tensor)
+        damage.check_size(self.name, tensor)
         values = numpy_helper.to_array(tensor)
         return values.size > 1 and bool((values == values.flat[0]).all())
 
@@ -392,11 +452,13 @@ class Graph:
         return sum(8 if shape is None else sum(not isinstance(n, int) for n in shape) for shape in shapes)
 
 
-def load(source: Any) -> Graph:
+def load(source: Any, tied: Collection[str] = ()) -> Graph:
     """Load a model from a path, or wrap what holds one in memory; a Graph comes back as it is.
 
     Args:
         source: a path, an `onnx.ModelProto`, an `onnx_ir.Model`, an `onnx_graphsurgeon.Graph` or a `Graph`.
+        tied: initializers that stay one tensor for all their readers even where they hold a constant, as parameters do
+            that training has yet to change.
 
     Raises:
         ModelError: the file is missing, is not ONNX, or its external data can't be used.
@@ -410,7 +472,7 @@ def load(source: Any) -> Graph:
         proto, path = _read(source)
         folder = None
     with damage.blaming(str(path or proto.graph.name or "the model"), proto):
-        return Graph(proto, path, folder)
+        return Graph(proto, path, folder, tied=tied)
 
 
 def _read(source: Any) -> tuple[onnx.ModelProto, Path | None]:
@@ -421,14 +483,7 @@ def _read(source: Any) -> tuple[onnx.ModelProto, Path | None]:
 
         return onnx_ir.to_proto(source), None
     path = Path(source)
-    try:
-        proto = onnx.load(path, load_external_data=False)
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: there is no such file") from error
-    except OSError as error:
-        raise ModelError(f"{path}: can't be read ({error.strerror or error})") from error
-    except (DecodeError, ValueError) as error:
-        raise ModelError(f"{path}: is not an ONNX model, or it is damaged or cut off") from error
+    proto = read(path)
     if not proto.graph.node:
         raise ModelError(f"{path}: is not an ONNX model, or it is empty")
     return proto, path

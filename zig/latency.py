@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +35,7 @@ from zig.inputs import GUESSES, random_feeds
 from zig.partition import Mask, Partition
 from zig.plan import Plan
 from zig.surgery import compress
-from zig.units import Axis, Call, Tensor, Units
+from zig.units import Axis, Call, Part, Tensor, Units
 from zig.verify import Session
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -80,21 +81,13 @@ class Layer:
     def __init__(self, partition: Partition, call: Call):
         """Find the axes of the operands that can shrink; axes of the same groups shrink as one."""
         self.partition, self.call, self.weight = partition, call, call.node.inputs[1]
-        found = [self._own(axis) for tensor in call.inputs if tensor for axis in tensor.axes]
-        self.groups = list({own.tobytes(): own for own in found if len(own)}.values())
+        found = [own for tensor in call.inputs if tensor for axis in tensor.axes for own in self._own(axis)]
+        self.groups = list({own.tobytes(): own for own in found}.values())
 
-    def _of(self, axis: Axis) -> Units:
-        """The group of each index of an axis, -1 where it is fixed."""
-        groups = np.full(1, -1)
-        for part in axis:
-            own = self.partition.zigs(part.units) if part.live else np.full(at_least_one(part.size), -1)
-            groups = np.maximum(groups[:, None], own[None, :]).reshape(-1)
-        return groups
-
-    def _own(self, axis: Axis) -> Units:
-        """The groups that an axis is made of."""
-        groups = self._of(axis)
-        return np.unique(groups[groups >= 0])
+    def _own(self, axis: Axis) -> list[Units]:
+        """The groups that an axis is made of, those of each factor of a product by themselves."""
+        owners = (own for part in axis if part.live for own in self.partition.owners(part.units))
+        return [np.unique(own[own >= 0]) for own in owners if (own >= 0).any()]
 
     @property
     def grid(self) -> tuple[tuple[int, ...], ...]:
@@ -132,19 +125,21 @@ class Layer:
         return helper.make_model(made, opset_imports=graph.proto.opset_import, ir_version=graph.proto.ir_version)
 
     def _shape(self, tensor: Tensor, share: Mapping[bytes, float]) -> list[int]:
-        shape = []
-        for axis in tensor.axes:
-            groups = self._of(axis)
-            fixed = int((groups < 0).sum())
-            shape.append(fixed + round((len(groups) - fixed) * share.get(self._own(axis).tobytes(), 1.0)))
-        return shape
+        return [math.prod(self._width(part, share) for part in axis) for axis in tensor.axes]
+
+    def _width(self, part: Part, share: Mapping[bytes, float]) -> int:
+        if not part.live:
+            return at_least_one(part.size)
+        free = int(np.logical_or.reduce([own >= 0 for own in self.partition.owners(part.units)]).sum())
+        kept = math.prod(share.get(own.tobytes(), 1.0) for own in self._own((part,)))
+        return len(part.units) - free + round(free * kept)
 
     def _groups(self, channels: int) -> int:
         """The groups of a convolution of some input channels: where whole groups go, as many as are left of them."""
         groups: int = self.call.attribute("group", 1)
         if not len(self._own(self.call.letters.get("g", ()))):
             return groups
-        return channels * groups // len(self._of(self.call.tensor(0).axes[1]))
+        return channels * groups // math.prod(at_least_one(part.size) for part in self.call.tensor(0).axes[1])
 
     def key(self, kernel: int | None) -> str:
         """What layers that are alike have in common."""

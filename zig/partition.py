@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,14 +15,15 @@ import numpy as np
 
 from zig.damage import blaming
 from zig.errors import UsageError
-from zig.flow import Flow
+from zig.flow import Flow, WeightAxis, flown
 from zig.graph import Graph, load
 from zig.operators import OPERATORS, Operator
-from zig.units import NOTHING, Fork, Part, Units
+from zig.sides import even_out
+from zig.tables import cells, clashes, factors, ragged, spread
+from zig.units import NOTHING, Fork, Mask, Part, Units
 
 NOBODY = -1  # what no other fork sees
 FORKS = ("heads", "head_dims", "finest")
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 class Slice(NamedTuple):
@@ -35,7 +36,10 @@ class Slice(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One axis of one initializer: the ZIG of each index (-1 = fixed), and whether its slice is a member of it."""
+    """One axis of one initializer: the ZIG of each index (-1 = fixed), and whether its slice is a member of it.
+
+    The indices of a product of two axes go with a ZIG of each: there are two rows then for one axis.
+    """
 
     tensor: str
     axis: int
@@ -83,12 +87,14 @@ class Zig:
 class Labels(NamedTuple):
     """The component of each unit, and for each component the reason that fixes it (0: none).
 
-    `bare` leaves out reasons that lie in values alone: surgery looks at the actual values instead.
+    `bare` leaves out reasons that lie in values alone: surgery looks at the actual values instead. `factors` are the
+    components that each goes with, int64[C, F], -1 where there are fewer: itself, or those of its row and its column.
     """
 
     component: Units
     why: Units
     bare: Units
+    factors: Units | None = None  # None: each goes with itself alone
 
 
 class Partition:
@@ -100,20 +106,22 @@ class Partition:
     def __init__(self, graph: Graph, flow: Flow, labels: Labels, members: Mask, forks: str = "", seconds: float = 0.0):
         """Number the components that are free of reasons and own a weight slice; `forks`: how these were decided."""
         self.graph, self.flow, self.labels, self.forks, self.seconds = graph, flow, labels, forks, seconds
-        self.member = members
+        self.member, self.keep = members, tuple[str, ...]()  # patterns of what was to be kept
         self._axes = [
             (name, axis, part.units)
             for name, tensor in flow.weights.items()
             for axis, parts in enumerate(tensor.axes)
             for part in parts
         ]
-        owned = np.zeros(len(labels.why), bool)
+        factors = np.arange(len(labels.why))[:, None] if labels.factors is None else labels.factors
+        owned = np.zeros(len(factors), bool)
         units = np.concatenate([NOTHING, *(units for _, _, units in self._axes)])
-        owned[labels.component[units[members[units]]]] = True
+        owners = factors[labels.component[units[members[units]]]]
+        owned[owners[owners >= 0]] = True
         free = np.flatnonzero(owned & (labels.why == 0))  # components are numbered as the network makes them
-        zig_of_component = np.full(len(labels.why), -1)
-        zig_of_component[free] = np.arange(len(free))
-        self._zig_of_unit = zig_of_component[labels.component]
+        self.zig_of = np.full(len(factors) + 1, -1)  # of each component; the last entry is for those that have none
+        self.zig_of[free] = np.arange(len(free))
+        self._owners = [self.zig_of[factor][labels.component] for factor in factors.T]
         self.node_group = self._families(len(free))
 
     def __len__(self) -> int:
@@ -135,35 +143,47 @@ class Partition:
         return (self[i] for i in range(len(self)))
 
     def zigs(self, units: Units) -> Units:
-        """The ZIG of each unit, -1 where it is fixed."""
-        return np.asarray(self._zig_of_unit[units])
+        """The ZIG of each unit, -1 where it is fixed; of several, which the indices of a product have, the first."""
+        return np.asarray(self._owners[0][units])
+
+    def owners(self, units: Units) -> list[Units]:
+        """The ZIGs that each unit goes with, -1 where there is none: one array, or one for each factor of a product."""
+        return [owner[units] for owner in self._owners]
+
+    def chosen(self, units: Units, among: Mask) -> Mask:
+        """Whether each unit goes with one of the ZIGs in `among` (bool[G]), bool[n]."""
+        padded = np.append(among, False)
+        return np.asarray(np.logical_or.reduce([padded[own] for own in self.owners(units)]))
 
     @cached_property
     def rows(self) -> list[Row]:
-        """One row for each (initializer, axis) that carries a ZIG."""
-        rows = [Row(name, axis, self.zigs(units), self.member[units]) for name, axis, units in self._axes]
-        return [Row(r.tensor, r.axis, r.groups, r.member & (r.groups >= 0)) for r in rows if (r.groups >= 0).any()]
+        """One row for each (initializer, axis) that carries a ZIG, and for each factor of a product."""
+        rows = [
+            Row(name, axis, own, self.member[units] & (own >= 0))
+            for name, axis, units in self._axes
+            for own in self.owners(units)
+        ]
+        return [row for row in rows if (row.groups >= 0).any()]
 
     @cached_property
     def node_groups(self) -> list[NodeGroup]:
         """The families of ZIGs, in the order in which the network makes them."""
         count = int(self.node_group.max(initial=-1)) + 1
-        members: list[list[tuple[str, int]]] = [[] for _ in range(count)]
-        dependents: list[list[tuple[str, int]]] = [[] for _ in range(count)]
+        members: list[dict[tuple[str, int], None]] = [{} for _ in range(count)]
+        dependents: list[dict[tuple[str, int], None]] = [{} for _ in range(count)]
         for row in self.rows:
             live = row.groups >= 0
             owned = _distinct(self.node_group[row.groups[row.member]])
             for family in owned:
-                members[family].append((row.tensor, row.axis))
+                members[family][row.tensor, row.axis] = None
             for family in _distinct(self.node_group[row.groups[live]]):
                 if family not in owned:
-                    dependents[family].append((row.tensor, row.axis))
+                    dependents[family][row.tensor, row.axis] = None
         order = np.argsort(self.node_group, kind="stable")
         bounds = np.searchsorted(self.node_group[order], np.arange(count + 1))
-        return [
-            NodeGroup(i, _title(members[i]), order[bounds[i] : bounds[i + 1]], members[i], dependents[i])
-            for i in range(count)
-        ]
+        groups = [order[bounds[i] : bounds[i + 1]] for i in range(count)]
+        sides = [(list(members[i]), [axis for axis in dependents[i] if axis not in members[i]]) for i in range(count)]
+        return [NodeGroup(i, _title(sides[i][0]), groups[i], *sides[i]) for i in range(count)]
 
     @cached_property
     def fixed(self) -> list[Fixed]:
@@ -207,10 +227,11 @@ class Partition:
 
     def _families(self, count: int) -> Units:
         """ZIGs with the same set of axes get the same family: each axis adds a random number to its ZIGs."""
-        marks = _random_marks(len(self.flow.parts))
+        marks = _random_marks(len(self.flow.parts) * len(self._owners)).reshape(len(self._owners), -1)
         signature = np.zeros(count + 1, np.uint64)
-        for mark, part in zip(marks, self.flow.parts.values(), strict=True):
-            signature[self._zig_of_unit[part.units]] += mark  # once for each ZIG; the last entry is for what is fixed
+        for owner, own in zip(self._owners, marks, strict=True):
+            for mark, part in zip(own, self.flow.parts.values(), strict=True):
+                signature[owner[part.units]] += mark  # once for each ZIG; the last entry is for what is fixed
         order = np.argsort(signature[:-1], kind="stable")  # and not np.unique, whose first call imports numpy.ma
         sorted_ = signature[:-1][order]
         begins = np.append(True, sorted_[1:] != sorted_[:-1])[:count]
@@ -223,7 +244,7 @@ class Partition:
 
 def analyze(
     source: Any, *, forks: str = "heads", operators: Mapping[str, Operator] | None = None, keep: tuple[str, ...] = (),
-    rewrite: bool = False,
+    rewrite: bool = False, held: Iterable[str] = (), even_splits: bool = False,
 ) -> Partition:  # fmt: skip
     """Find every zero-invariant group of a model.
 
@@ -234,6 +255,10 @@ def analyze(
         keep: patterns of initializer names that must stay as they are (`fnmatch` wildcards).
         rewrite: whether surgery may write nodes anew to free what they look at: a LayerNormalization over a stream that
             is pruned becomes about ten small nodes with its original divisor.
+        held: names of initializers that keep their values, as what no training changes: they may be cut along, but no
+            group needs them to be zero.
+        even_splits: whether all sides of an axis that is split into equal ones lose the same indices, so that code that
+            halves whatever width it finds still fits.
 
     Raises:
         ModelError: the model can't be read.
@@ -247,10 +272,18 @@ def analyze(
     if rewrite:
         rows |= {name: row.rewrite for name, row in rows.items() if row.rewrite}
     with blaming(graph.name, graph.proto), _nothing_collected():
-        flow = Flow(graph, rows).run()
+        flow = flown(graph, rows, _all_axes(graph, held))
+        if even_splits:
+            even_out(flow)
         _keep(flow, keep)
         labels = settle(flow, forks)
-        return Partition(graph, flow, labels, members(flow, labels), forks, time.perf_counter() - start)
+        partition = Partition(graph, flow, labels, members(flow, labels), forks, time.perf_counter() - start)
+        partition.keep = keep
+        return partition
+
+
+def _all_axes(graph: Graph, names: Iterable[str]) -> frozenset[WeightAxis]:
+    return frozenset((name, axis) for name in names for axis in range(len(graph.facts(name)[0])))
 
 
 @contextmanager
@@ -282,27 +315,61 @@ def tied(flow: Flow) -> Units:
 def settle(flow: Flow, forks: str, component: Units | None = None) -> Labels:
     """Decide every fork, then find the components of all ties; `component` are those without the forks, if known.
 
-    A side that is fixed is no choice. Where both sides are free, attention goes by head; else the side that another
-    fork has taken is taken here too; else a block-diagonal weight (a grouped convolution) goes by the position inside
-    its blocks, which shrinks both of its axes, and everything else by the side with more groups.
+    A side that is fixed is no choice. Where both sides are free and have weights of their own, both can go, each for
+    itself. Else attention goes by head; else the side that another fork has taken is taken here too; else a
+    block-diagonal weight (a grouped convolution) goes by the position inside its blocks, which shrinks both of its
+    axes, and everything else by the side with more groups.
     """
     component = tied(flow) if component is None else component
     why, bare = (_first(flow.count, fixes) for fixes in ([*flow.fixes, *flow.leaks], flow.fixes))
     # A fork may meet what no unit stands for, such as the channels of an input beside those of a weight.
     why[0] = bare[0] = flow.reason("is split together with something that can't be removed", "")
+    found = None
     if flow.forks:
-        ties, fixes = [], []
+        ties, fixes, tables = [], [], []
         for index, by_rows in _Choice(flow, forks, component, why > 0).decisions():
             fork = flow.forks[index]
+            if by_rows is None:
+                tables.append(fork)
+                continue
             ties.append(_tie(fork, by_rows))
             text = f"is split at {fork.node} into a table that goes by the other side" if fork.node else "is split"
             other, reason = fork.columns if by_rows else fork.rows, flow.reason(text, fork.node)
             fixes.append((other, reason))
+        component, found = _factored(_joined(component, ties), tables)
         split = _first(flow.count, fixes)
         why, bare = (np.where(array == 0, split, array) for array in (why, bare))
-        component = _joined(component, ties)
     count = int(component.max()) + 1
-    return Labels(component, _first_reason(component, why, count), _first_reason(component, bare, count))
+    why, bare = (_first_reason(component, array, count) for array in (why, bare))
+    if found is not None:
+        why, bare = spread(why, found), spread(bare, found)
+    return Labels(component, why, bare, found)
+
+
+def _factored(component: Units, tables: Sequence[Fork]) -> tuple[Units, Units | None]:
+    """The components, and the factors of each where some tables lose rows and columns alike.
+
+    Where later ties have made an index of one table an index of another, or its own row, all of them go together.
+    """
+    while tables:
+        index, rows, columns = cells(tables, component)
+        clash, found = clashes(index, rows, columns), factors(index, rows, columns, int(component.max()) + 1)
+        if not clash.any() and found.size:
+            return component, found
+        where = clash if clash.any() else np.ones(len(clash), bool)
+        a, b = np.tile(index[where], 2), np.concatenate([rows[where], columns[where]])
+        component = components(int(component.max()) + 1, a, b)[1][component]
+        tables = [fork for fork in tables if sides(fork, component) == (True, True)]
+    return component, None
+
+
+def sides(fork: Fork, component: Units) -> tuple[bool, bool]:
+    """Whether a decided fork goes by its rows, and by its columns; by both, where these can go each for itself."""
+    flat = component[fork.flat]
+    if (flat == component[fork.rows][:, None]).all():
+        return True, False
+    by_columns = bool((flat == component[fork.columns][None, :]).all())
+    return not by_columns, True
 
 
 def _first(count: int, fixes: Sequence[tuple[Units, int]]) -> Units:
@@ -329,11 +396,13 @@ class _Choice:
             found[component[of]] = True
             return found
 
-        marks = [some(fixed), *(some(np.concatenate([NOTHING, *units])) for units in (flow.heads, flow.blocks))]
+        weights = [part.units for tensor in flow.weights.values() if tensor.weight for part in tensor.live]
+        kinds = (flow.heads, flow.blocks, weights)
+        marks = [some(fixed), *(some(np.concatenate([NOTHING, *units])) for units in kinds)]
         sides = some(np.concatenate([units for fork in flow.forks for units in (fork.rows, fork.columns)]))
         flats = np.concatenate([fork.flat.reshape(-1) for fork in flow.forks])
         cells = np.bincount(component[flats], minlength=len(sizes))
-        seen = sides | (cells > 1) | ((cells > 0) & np.logical_or.reduce(marks))
+        seen = sides | (cells > 1) | ((cells > 0) & np.logical_or.reduce(marks[:3]))
         atom = np.where(seen, np.cumsum(seen) - 1, NOBODY)[component]
         self.forks = [
             fork._replace(flat=atom[fork.flat], rows=atom[fork.rows], columns=atom[fork.columns]) for fork in flow.forks
@@ -342,18 +411,25 @@ class _Choice:
         self.loads = [load[fork.flat] for fork in flow.forks]
         self.sees_cells = [bool((fork.flat != NOBODY).any()) for fork in self.forks]
         self.weight = sizes[seen]
-        self.fixed, self.head, self.block = (mark[seen] for mark in marks)
+        self.fixed, self.head, self.block, self.owned = (mark[seen] for mark in marks)
+        self.table = np.zeros(len(self.forks), bool)
+        self.flow, self.unit_component = flow, component
         self.taken = np.zeros_like(self.fixed)
         self.component = np.arange(len(self.fixed))
         self.sides = [_Side([getattr(fork, side) for fork in self.forks]) for side in ("rows", "columns")]
         self.marks: dict[str, tuple[Mask, Mask]] = {}
 
-    def decisions(self) -> Iterator[tuple[int, bool]]:
-        """Each fork in the order in which they are decided, and whether it goes by its rows."""
+    def decisions(self) -> Iterator[tuple[int, bool | None]]:
+        """Each fork in the order in which they are decided, and whether it goes by its rows (None: by both sides)."""
         open_ = np.ones(len(self.forks), bool)
         while open_.any():
             self._look()
             forced = np.flatnonzero(open_ & ~self.is_choice)
+            if not len(forced) and (tables := self._tables(open_)):
+                yield from ((index, None) for index in tables)
+                self._lose_both(tables)
+                open_[tables] = False
+                continue
             decided = forced if len(forced) else self.independent(np.flatnonzero(open_))
             ties = []
             for index in map(int, decided):
@@ -371,7 +447,7 @@ class _Choice:
     def _look(self) -> None:
         """What can be said of some unit of each fork's rows, and of its columns: bool[forks] for both."""
         rows, columns = (side.look(self.component) for side in self.sides)
-        marked = {"taken": self.taken, "head": self.head, "block": self.block}
+        marked = {"taken": self.taken, "head": self.head, "block": self.block, "owned": self.owned}
         masks = {"free": ~self._with(self.fixed)} | {name: self._with(atoms) for name, atoms in marked.items()}
         self.marks = {
             name: (self.sides[0].any(mask[rows]), self.sides[1].any(mask[columns])) for name, mask in masks.items()
@@ -402,6 +478,48 @@ class _Choice:
         rows, columns = self.marks["free"]
         return rows & columns
 
+    def _tables(self, open_: Mask) -> list[int]:
+        """Open forks both sides of which can go, each for itself: products of two axes that weights have by themselves.
+
+        Heads and blocks are none of these: they are parts of one axis.
+        """
+        own = np.logical_and(*self.marks["owned"]) & ~np.logical_or.reduce([*self.marks["head"], *self.marks["block"]])
+        wanted = open_ & self.is_choice & own
+        tables = np.flatnonzero(wanted)
+        if len(tables):
+            wanted[tables[ragged(self.flow, self.unit_component, tables)]] = False
+        return self._consistent(wanted, open_ & ~wanted)
+
+    def _consistent(self, wanted: Mask, others: Mask) -> list[int]:
+        """Those of the wanted tables whose cells are tied to nothing that other forks may tie to something else."""
+        while wanted.any():
+            touched = np.zeros(len(self.component) + 1, bool)
+            for i in np.flatnonzero(others):
+                touched[self._cells(int(i))] = True
+            tables = list(map(int, np.flatnonzero(wanted | self.table)))
+            found = np.stack(cells([self.forks[i] for i in tables], np.append(self.component, NOBODY)))
+            index, rows, columns = found[:, found[0] != NOBODY]
+            touched[index[clashes(index, rows, columns)]] = True
+            touched[NOBODY] = False
+            unfit = [i for i in tables if wanted[i] and touched[self._cells(i)].any()]
+            if not unfit:
+                break
+            wanted[unfit], others[unfit] = False, True
+        return list(map(int, np.flatnonzero(wanted)))
+
+    def _cells(self, index: int) -> Units:
+        """The component of each cell of a fork's table, NOBODY for those that nothing else sees."""
+        return np.asarray(np.append(self.component, NOBODY)[self.forks[index].flat])
+
+    def _lose_both(self, tables: Sequence[int]) -> None:
+        """Decide forks: what weights own both sides of, they own; what is fixed of it fixes its row and its column."""
+        fixed = np.append(self._with(self.fixed), False)
+        for fork, cells_ in ((self.forks[i], self._cells(i)) for i in tables):
+            self.owned[fork.flat[fork.flat != NOBODY]] = True
+            stays = fixed[cells_]
+            self.fixed[fork.rows[stays.any(axis=1)]] = self.fixed[fork.columns[stays.any(axis=0)]] = True
+        self.table[tables] = True
+
     def independent(self, forks: Units) -> list[int]:
         """Forks that share no component with each other, so that they can be decided at once."""
         touched = np.zeros(len(self.component), bool)
@@ -418,7 +536,8 @@ class _Choice:
 
     def _prefers_rows(self, index: int) -> bool:
         """By the first of these that tells the sides apart: what is free, heads, what is taken, blocks, numbers."""
-        free, taken, heads, blocks = ([bool(side[index]) for side in marks] for marks in self.marks.values())
+        names = ("free", "taken", "head", "block")
+        free, taken, heads, blocks = ([bool(side[index]) for side in self.marks[name]] for name in names)
         if free[0] != free[1]:
             return free[0]
         if heads[0] != heads[1] and self.option != "finest":
@@ -455,15 +574,16 @@ class _Side:
 
     def __init__(self, units: list[Units]):
         self.units = np.concatenate([np.empty(0, np.int64), *units])
-        self.starts = np.cumsum([0, *map(len, units)])[:-1]
+        self.fork = np.repeat(np.arange(len(units)), [len(each) for each in units])
+        self.count = len(units)
 
     def look(self, component: Units) -> Units:
         """The component of each unit."""
         return np.asarray(component[self.units])
 
     def any(self, mask: Mask) -> Mask:
-        """bool[forks]: whether the mask holds for some unit of each."""
-        return np.logical_or.reduceat(mask, self.starts)
+        """bool[forks]: whether the mask holds for some unit of each; an axis of size 0 has none."""
+        return np.bincount(self.fork[mask], minlength=self.count) > 0
 
 
 def components(count: int, a: Units, b: Units) -> tuple[int, Units]:
@@ -511,8 +631,11 @@ def members(flow: Flow, labels: Labels) -> Mask:
             member[fork.rows] |= member[fork.flat].any(axis=1)
             member[fork.columns] |= member[fork.flat].any(axis=0)
         else:
-            by_rows = (labels.component[fork.flat] == labels.component[fork.rows][:, None]).all()
-            member[fork.flat] |= member[fork.rows][:, None] if by_rows else member[fork.columns][None, :]
+            by_rows, by_columns = sides(fork, labels.component)
+            member[fork.flat] |= by_rows & member[fork.rows][:, None] | by_columns & member[fork.columns][None, :]
+    for name, axis in flow.held:
+        for part in flow.weights[name].axes[axis] if name in flow.weights else ():
+            member[part.units] = False
     return member
 
 

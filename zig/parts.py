@@ -187,7 +187,9 @@ class Parts:
         if (value := self._level(rests[0])) is self._level(rests[1]) and value is not ...:
             return self.part(self._joins[key], self.level(value, m * n))
         if outer.live and inner.live and not self._is_frozen(outer) and not self._is_frozen(inner):
-            rest = np.where(rests[0][:, None] == rests[1][None, :], rests[0][:, None], np.nan).reshape(-1)
+            rows, columns = np.broadcast_arrays(rests[0][:, None], rests[1][None, :])
+            other = columns if self.resting else np.nan  # by the actual values, one of the two is enough
+            rest = np.where((rows == columns) | (np.isnan(columns) & bool(self.resting)), rows, other).reshape(-1)
         else:
             rest = np.repeat(rests[0], n) if outer.live and not self._is_frozen(outer) else np.tile(rests[1], m)
         return self.part(self._joins[key], rest)
@@ -199,18 +201,18 @@ class Parts:
     def regroup(self, axes: Sequence[Axis], sizes: Sequence[Size], node: Node) -> tuple[Axis, ...]:
         """The same elements in row-major order under other axis sizes: what Reshape does.
 
-        Raises:
-            RuleError: a size cuts across the parts.
+        Parts pass as far as the sizes fit them, from either end; only those that a size cuts across are a wall.
         """
         todo = [part for axis in reversed(axes) for part in reversed(axis)]
         result = []
-        for size_ in sizes:
-            axis, left = [], size_
+        for place, size_ in enumerate(sizes):
+            axis, left = list[Part](), size_
             while left != 1:
-                if not todo:
-                    raise RuleError(f"sizes {tuple(sizes)} do not match its input")
-                part = todo.pop()
+                part = todo.pop() if todo else Part(left)
                 quotient = divide(left, part.size)
+                if quotient is None and divide(part.size, left) is None:
+                    todo = self._walled([*todo, part], (left, *sizes[place + 1 :]), node)
+                    continue
                 if quotient is None:
                     part, inner = self.split(part, left, node)
                     todo.append(inner)
@@ -218,9 +220,24 @@ class Parts:
                 axis.append(part)
                 left = quotient
             result.append(tuple(axis))
-        if todo:
-            raise RuleError(f"sizes {tuple(sizes)} do not match its input")
+        if is_live(tuple(todo)):
+            self.fix(tuple(todo), self.reason(f"can't be followed through {node}: its sizes do not match", node.name))
         return tuple(result)
+
+    def _walled(self, todo: list[Part], sizes: Sequence[Size], node: Node) -> list[Part]:
+        """The parts (last first) with a wall in place of those that the first size cuts across.
+
+        It ends where parts and sizes meet again. What goes must be a rectangle before and after: of parts that are
+        multiplied out and split anew, that mostly is nothing but the whole.
+        """
+        count, wide = _meeting([part.size for part in reversed(todo)], sizes)
+        todo, run = todo[:-count], todo[-count:]
+        why = run[-1].why
+        if is_live(tuple(run)):
+            text = f"an axis of {run[-1].size} can't be split into {sizes[0]}"
+            why = self.reason(f"can't be followed through {node}: {text}", node.name)
+            self.fix(tuple(run), why)
+        return [*todo, *(Part(size_, why=why) for size_ in reversed(sizes[:wide]) if size_ != 1)]
 
     def align(self, axes: Sequence[Axis], node: Node) -> list[list[Part]]:
         """Cut axes of one size into columns of parts of one size each, and tie the parts of a column."""
@@ -271,6 +288,16 @@ def leaked(node: Node, values: Rest) -> Reason:
     constants = values[np.isfinite(values)]
     what = f"rests at {constants.min():g}" if len(constants) else "does not rest at a constant"
     return Reason(f"{what} where {node} sums over it, so it would leak into the result", node.name)
+
+
+def _meeting(parts: Sequence[Size], sizes: Sequence[Size]) -> tuple[int, int]:
+    """How many parts and how many sizes there are up to where they first meet; where none is known, up to the last."""
+    ends = {product(sizes[:j]): j for j in range(len(sizes), 0, -1)}
+    for i in range(1, len(parts) + 1):
+        if (end := product(parts[:i])) in ends:
+            return i, ends[end]
+    starts = {product(sizes[j:]): j for j in range(len(sizes), 0, -1)}
+    return next((i, starts[start]) for i in range(1, len(parts) + 1) if (start := product(parts[i:])) in starts)
 
 
 def _order(size_: Size) -> tuple[bool, Any]:

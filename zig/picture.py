@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from graphviz import Digraph, escape
 
+from zig.atomic import write
 from zig.errors import UsageError
+from zig.printable import printable
 
 if TYPE_CHECKING:
     from zig.graph import Graph, Node
@@ -84,16 +86,16 @@ def draw(
     if form not in FORMATS:
         raise UsageError(f"{path}: zig draws {', '.join(FORMATS)}, not '{form}'; choose one of these as the suffix")
     if form == "dot":
-        _write(path, _readable(partition).encode())
+        write(path, _readable(partition).encode())
         return None
     if program := shutil.which("dot"):
-        _write(path, _render(partition, program, form, path))
+        write(path, _render(partition, program, form, path))
         return None
     if form == "svg" and sketch is not None:
-        _write(path, sketch(partition).encode())
+        write(path, sketch(partition))
         return f"{path} is drawn without graphviz, which lays larger graphs out more evenly where it is installed"
     fallback = path.with_suffix(".dot")
-    _write(fallback, _readable(partition).encode())
+    write(fallback, _readable(partition))
     return f"no {path} without graphviz: wrote {fallback}; install graphviz, then: dot -T{form} {fallback} -o {path}"
 
 
@@ -238,7 +240,7 @@ def _text(partition: Partition, drawing: Drawing) -> str:
     """The drawing in graphviz's language."""
     sizes = {group.id: group.size for group in partition.node_groups}
     number = {key: f"n{index}" for index, key in enumerate(drawing.boxes)}
-    title = f"{Path(partition.graph.name).name}: {len(partition)} groups in {len(sizes)} node groups"
+    title = f"{printable(Path(partition.graph.name).name)}: {len(partition)} groups in {len(sizes)} node groups"
     graph = Digraph(
         "zig",
         graph_attr={
@@ -257,9 +259,10 @@ def _text(partition: Partition, drawing: Drawing) -> str:
 
 
 def _attributes(box: Box, sizes: dict[int, int]) -> dict[str, str]:
-    operators = (f"{count} {name}" if count > 1 else name for name, count in box.operators.items())
+    named = ((printable(name)[:60], count) for name, count in box.operators.items())
+    operators = (f"{count} {name}" if count > 1 else name for name, count in named)
     label = _label(
-        box.name[-60:],
+        printable(box.name[-60:]),
         *_few(operators, ", "),
         *_few((f"group {group} · {sizes[group]}" for group in sorted(box.writes)), "\n"),
         *_few((f"reads group {group}" for group in sorted(box.reads - box.writes)), "\n"),
@@ -290,13 +293,3 @@ def _colour(group: int) -> str:
 def _label(*lines: str) -> str:
     """Lines of text as graphviz takes them: nothing in them is markup, and each new line is a line."""
     return str(escape("\n".join(lines))).replace("\n", "\\n")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write beside the target, then rename: nothing is ever left half-written."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

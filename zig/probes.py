@@ -10,10 +10,13 @@ from __future__ import annotations
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from zig import damage
 
 HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, *HALVES)
@@ -188,7 +191,9 @@ def widen(model: ModelProto, folder: str) -> bool:
 def _widen_tensor(tensor: TensorProto, folder: str) -> bool:
     if tensor.data_type != TensorProto.BFLOAT16:
         return False
-    values = numpy_helper.to_array(tensor, folder).astype("float32")
+    if tensor.data_location == TensorProto.EXTERNAL:
+        damage.bring_in("the model", tensor, Path(folder))
+    values = numpy_helper.to_array(tensor).astype("float32")
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     return True
 

@@ -19,7 +19,7 @@ from zig.arithmetic import Array
 from zig.dims import number
 from zig.flow import Flow
 from zig.graph import Graph
-from zig.partition import FORKS, Labels, Mask, Partition, members, settle, tied
+from zig.partition import FORKS, Mask, Partition, members, settle, tied
 from zig.units import NOTHING, Rest, Units
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Zeroed:
         self._gone: dict[str, list[tuple[int, Mask]]] = {}
         for row in plan.partition.rows if plan else ():
             gone = row.member & np.append(plan.remove, False)[row.groups] if plan else row.member
-            if gone.any():
+            if gone.any() and not self._is_nothing(row.tensor):
                 self._gone.setdefault(row.tensor, []).append((row.axis, gone))
 
     def __call__(self, name: str, rows: slice = WHOLE) -> Array:
@@ -56,13 +56,14 @@ class Zeroed:
             value = np.where(mask.reshape([-1] + [1] * (value.ndim - axis - 1)), zero, value)
         return value
 
+    def _is_nothing(self, name: str) -> bool:
+        """Whether a constant that several nodes read is zero all over, so that they can go on sharing it."""
+        return self.graph.is_constant(name) and bool((self.graph.array(name) == self.zeros.get(name, 0)).all())
+
     def changes(self, name: str) -> bool:
         """Whether an initializer may have other values than in its file, or what it is a copy of may."""
-        return (
-            name in self._gone
-            or self.graph.copies.get(name) in self._gone
-            or (self.tolerance > 0 and self.graph.is_float(name))
-        )
+        made = self.graph.copies.get(name) in self._gone and name not in self.graph.readings
+        return name in self._gone or made or (self.tolerance > 0 and self.graph.is_float(name))
 
 
 def removable(partition: Partition, weights: Zeroed) -> tuple[Partition, Mask, Flow]:
@@ -72,9 +73,7 @@ def removable(partition: Partition, weights: Zeroed) -> tuple[Partition, Mask, F
         The partition with reasons that lie in values alone lifted, bool[G] over its groups, and the last flow.
     """
     labels = partition.labels
-    loose = Partition(
-        partition.graph, partition.flow, Labels(labels.component, labels.bare, labels.bare), partition.member
-    )
+    loose = Partition(partition.graph, partition.flow, labels._replace(why=labels.bare), partition.member)
     remove, constant = (np.zeros(len(loose), bool) for _ in range(2))
     resting = ActualRest(loose, weights)
     resting.look()
@@ -83,8 +82,8 @@ def removable(partition: Partition, weights: Zeroed) -> tuple[Partition, Mask, F
         constant |= _constants(flow, loose)
         able = np.ones(len(loose), bool)
         for units, _ in flow.leaks:
-            zigs = loose.zigs(units)
-            able[zigs[zigs >= 0]] = False
+            for zigs in loose.owners(units):
+                able[zigs[zigs >= 0]] = False
         able[_infinite(flow, loose, weights)] = False
         able |= remove
         _keep_one(able, loose.node_group)
@@ -98,10 +97,10 @@ def idle(partition: Partition) -> Mask:
     loose, remove, flow = removable(partition, Zeroed(partition.graph))
     speaking = np.append(_constants(flow, loose), False)
     for part in (part for _, axis in flow.stored for part in axis):
-        speaking[loose.zigs(part.units)] = True  # surgery would store what they compute before it cuts them
+        stored = np.concatenate(loose.owners(part.units))
+        speaking[stored] = True  # surgery would store what they compute before it cuts them
     remove = remove & ~speaking[:-1]
-    units = np.arange(partition.flow.count)
-    ours, theirs = partition.zigs(units), loose.zigs(units)
+    ours, theirs = partition.zig_of, loose.zig_of
     both = (ours >= 0) & (theirs >= 0)  # both number the same components; some are free in `loose` alone
     found = np.zeros(len(partition), bool)
     found[ours[both]] = remove[theirs[both]]
@@ -113,7 +112,8 @@ def _constants(flow: Flow, partition: Partition) -> Mask:
     found = np.zeros(len(partition) + 1, bool)
     for contraction in flow.contractions:
         part = contraction.part
-        found[partition.zigs(part.units[np.isfinite(part.rest) & (part.rest != 0)])] = True
+        speaking = part.units[np.isfinite(part.rest) & (part.rest != 0)]
+        found[np.concatenate(partition.owners(speaking))] = True
     return found[:-1]
 
 
@@ -123,9 +123,10 @@ def _infinite(flow: Flow, partition: Partition, weights: Zeroed) -> Mask:
     everywhere = np.concatenate([NOTHING, *odd.values()])
     for call, _, weight in flow.contractions if len(everywhere) else ():
         if weight:
-            found[partition.zigs(np.intersect1d(weight.units, everywhere))] = True
+            found[np.concatenate(partition.owners(np.intersect1d(weight.units, everywhere)))] = True
             own = np.concatenate([NOTHING, *(odd[name] for name in call.node.inputs if name in odd)])
-            found[np.intersect1d(partition.zigs(weight.units), partition.zigs(own))] = True  # an axis that was split
+            ours, theirs = (np.concatenate(partition.owners(units)) for units in (weight.units, own))
+            found[np.intersect1d(ours, theirs)] = True  # an axis that was split
     return found[:-1]
 
 
@@ -253,12 +254,12 @@ class ActualRest:
 
     def is_frozen(self, units: Units) -> bool:
         """Whether none of these units can go."""
-        return bool((self.partition.zigs(units) < 0).all())
+        return all((own < 0).all() for own in self.partition.owners(units))
 
     def _kept(self, name: str, axis: int, length: int) -> Mask:
         parts = self.partition.flow.weights[name].axes[axis]
         whole = len(parts) == 1 and parts[0].size == length
-        return self.kept[self.partition.zigs(parts[0].units)] if whole else np.ones(length, bool)
+        return ~self.partition.chosen(parts[0].units, ~self.kept[:-1]) if whole else np.ones(length, bool)
 
 
 class Sight(NamedTuple):

@@ -19,13 +19,15 @@ from zig.bridge import to_graph
 from zig.budget import Budget
 from zig.cut import Surgeon
 from zig.damage import blaming, complaint
+from zig.datafiles import publish
 from zig.dims import Size
 from zig.errors import ModelError, PlanError, UnchangedError, VerifyError
-from zig.files import file_bytes, has_external, publish, same_shape, save, workspace, write
+from zig.files import drafted, file_bytes, has_external, same_shape, save, write
 from zig.flow import Flow
 from zig.graph import Graph, load
 from zig.partition import Mask, Partition, analyze
 from zig.plan import Plan
+from zig.reading import check_target
 from zig.removal import Zeroed, choices, removable
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ def compress(
 
     Args:
         source: a path, an `onnx.ModelProto`, an `onnx_ir.Model` or a `Graph`.
-        target: where the compressed model goes; external data stay external (`<target>.data`).
+        target: where the compressed model goes; external data stay external (`<target>.<digest>.data`).
         plan: groups to zero first; the comparison is then with the zeroed model.
         tolerance: weights up to this magnitude count as zero.
         strict: whether it is an error that nothing can be removed.
@@ -74,11 +76,14 @@ def compress(
         verify_options: `samples`, `seed`, `rtol`, `atol`, `data`, `provider`, `alone` of `zig.verify`.
 
     Raises:
-        ModelError: the model can't be read, or the target can't be written.
+        ModelError: the model can't be read.
+        UsageError: the target can't be written.
         PlanError: the plan is of another model.
         UnchangedError: with `strict`.
+        UsageError: the target's name is not that of an ONNX file.
         VerifyError: the outputs differ; nothing is written.
     """
+    check_target(target)
     partition = _match(plan, source) if plan else analyze(source, rewrite=rewrite)
     graph, target = partition.graph, Path(target)
     unverified = _obstacle(graph, verify_options) if check else ""
@@ -112,18 +117,19 @@ def _write(
     cut: ir.Model, graph: Graph, target: Path, plan: Plan | None, tolerance: float, options: dict[str, Any] | None
 ) -> tuple[Comparison | None, tuple[int, int]]:
     """Write the smaller model once it has been compared with the full one; the sizes of both files come back too."""
-    with workspace(target) as folder:
-        small = save(cut, folder / target.name, external=has_external(graph))
+    with drafted(target) as draft:
+        small = save(cut, draft.file, has_external(graph), draft.target.parent)
         comparison = None
         if options is not None:
             full = graph.path
             if full is None or plan:
-                (folder / "full").mkdir()
+                folder = draft.folder / "full"
+                folder.mkdir()
                 wanted = Zeroed(graph, plan, tolerance if plan else 0.0)
-                full = save(same_shape(graph, wanted), folder / "full" / target.name, has_external(graph))
+                full = save(same_shape(graph, wanted), folder / target.name, has_external(graph))
             comparison = _compare(full, small, graph, options)
-        sizes = file_bytes(graph), sum(f.stat().st_size for f in folder.iterdir() if f.is_file())
-        publish(folder, target)
+        sizes = file_bytes(graph), sum(f.stat().st_size for f in draft.file.parent.iterdir())
+        publish(draft)
     return comparison, sizes
 
 
@@ -133,7 +139,9 @@ def zero(plan: Plan, target: str | os.PathLike[str], source: Any = None) -> None
     Raises:
         ModelError: the target can't be written.
         PlanError: the plan is of another model than `source`.
+        UsageError: the target's name is not that of an ONNX file.
     """
+    check_target(target)
     partition = plan.partition if source is None else _match(plan, source)
     graph = partition.graph
     with blaming(graph.name, graph.proto):
@@ -187,13 +195,13 @@ def _compare(full: Path, small: Path, graph: Graph, options: dict[str, Any]) -> 
         raise VerifyError(f"{graph.name}: the compressed model would not be valid ONNX ({said}); please report it")
     comparison = verify(full, small, **options)
     if not comparison.equal:
-        said = complaint(graph.proto)
+        what = f"nothing was written, as the compressed model would compute something else: {comparison.differences[0]}"
+        said = complaint(graph.proto, shapeless=True)
         if said and not said.startswith("No Op registered"):  # which onnxruntime's optimizer makes
-            raise ModelError(f"{graph.name}: is no valid ONNX ({said}), and what it computes changes; export it again")
-        raise VerifyError(
-            f"{graph.name}: the compressed model would not give the same outputs (largest relative difference "
-            f"{comparison.max_rel:.2g}); nothing was written. Please report the model"
-        )
+            raise ModelError(f"{graph.name}: {what}; the model is no valid ONNX ({said}), so export it again")
+        if comparison.nothing:
+            raise VerifyError(f"{graph.name}: {comparison.nothing}; nothing was written, give real inputs by --data")
+        raise VerifyError(f"{graph.name}: {what}; please report the model, and leave out by --keep what is before it")
     return comparison
 
 
@@ -201,8 +209,8 @@ def _complaint(model: Path) -> str:
     """The first line of what onnx's checker says against a model."""
     try:
         onnx.checker.check_model(str(model))
-    except onnx.checker.ValidationError as error:
-        return str(error).splitlines()[0]
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        return next(iter(str(error).splitlines()), type(error).__name__)
     return ""
 
 
@@ -212,6 +220,8 @@ def _report(
 ) -> Report:  # fmt: skip
     budget = Budget(partition)
     parameters, macs = budget.price(remove)
+    copies = {name for name in partition.graph.readings if partition.graph.is_float(name)}
+    parameters += sum(v.const_value.size for n, v in model.graph.initializers.items() if n in copies and v.const_value)
     before = {
         "parameters": budget.parameters,
         "macs": budget.macs,

@@ -25,6 +25,7 @@ class OutputComparison:
     max_abs: float
     max_rel: float
     sensitivity: float
+    compared: int = 0  # entries that say something: finite numbers, integers, strings
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class Comparison:
     """The verdict on two models.
 
     Attributes:
-        equal: Whether every output of every sample agrees, and every tensor in `inside`.
+        equal: Whether every output of every sample agrees, and every tensor in `inside`, and there was something to
+            compare.
         max_abs: Largest absolute difference of any output; infinite where outputs can't be compared.
         max_rel: Largest difference of an output divided by its largest magnitude.
         sensitivity: How far the least sensitive output of the first model, or the tensor before the Sigmoid or Softmax
@@ -46,6 +48,7 @@ class Comparison:
         warnings: What makes the comparison weaker than it looks.
         inside: One entry for each tensor before a last Sigmoid, Softmax, ArgMax, ... that both models have.
         steps: How often each sample was run, the state fed back in between.
+        nothing: Why nothing was compared, where that alone is in the way: outputs of NaN throughout, or empty ones.
     """
 
     equal: bool
@@ -60,6 +63,7 @@ class Comparison:
     warnings: list[str] = field(default_factory=list)
     inside: list[OutputComparison] = field(default_factory=list)
     steps: int = 1
+    nothing: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as JSON values; a number that isn't finite becomes None."""
@@ -130,15 +134,18 @@ class Tally:
             max_abs=max(past.max_abs, absolute),
             max_rel=max(past.max_rel, _ratio(absolute, scale)),
             sensitivity=max(past.sensitivity, moved),
+            compared=past.compared + _telling(ours),
         )
 
     def comparison(self, samples: int, steps: int, sampled: bool) -> Comparison:
         """The verdict; `sampled` tells whether there were two inputs to compare the outputs of."""
         inside = [self.seen[name] for name in self.seen if name in self.inside]
         outputs = [self.seen[name] for name in self.seen if name not in self.inside]
+        nothing = self._nothing(outputs)
+        outputs = [replace(output, equal=output.equal and output.name not in nothing) for output in outputs]
         moves = [self._movement(output) for output in outputs]
         return Comparison(
-            equal=not self.differences,
+            equal=not self.differences and not nothing,
             max_abs=max((output.max_abs for output in outputs), default=0.0),
             max_rel=max((output.max_rel for output in outputs), default=0.0),
             sensitivity=min(moves, default=0.0) if sampled else math.nan,
@@ -146,16 +153,29 @@ class Tally:
             samples=samples,
             rtol=self.rtol,
             atol=self.atol,
-            differences=list(self.differences.values()),
+            differences=[*self.differences.values(), *nothing.values()],
             warnings=[
                 *self.notes,
                 *self._undefined_warnings(),
+                *(f"{_unsaid(output)}; give real inputs by --data FILE.npz" for output in outputs if _is_empty(output)),
                 *self._tiny_warnings(outputs),
                 *self._sensitivity_warnings(outputs, sampled),
             ],
             inside=inside,
             steps=steps,
+            nothing="" if self.differences else next(iter(nothing.values()), ""),
         )
+
+    def _nothing(self, outputs: list[OutputComparison]) -> dict[str, str]:
+        """Outputs that can't be called equal, since they say nothing of the models, with a sentence for each.
+
+        One that holds NaN throughout never can. One that is empty may be right (a detector that sees nothing in made up
+        images), as long as another one was compared.
+        """
+        if not any(output.compared for output in outputs):
+            said = {output.name: _unsaid(output) for output in outputs}
+            return said or {"": "there are no outputs, or they are empty sequences, so nothing was compared"}
+        return {o.name: _unsaid(o) for o in outputs if not o.compared and not _is_empty(o)}
 
     def _movement(self, output: OutputComparison) -> float:
         """How far an output moves, or the tensors that it comes from by a Sigmoid or the like."""
@@ -189,6 +209,21 @@ class Tally:
 def comparable(ours: Array | None, theirs: Array | None) -> bool:
     """Whether a tensor inside is the same thing in both models: floats of one shape."""
     return ours is not None and theirs is not None and ours.dtype.kind == "f" and ours.shape == theirs.shape
+
+
+def _telling(array: Array) -> int:
+    """How many entries say something of the model that made them: not NaN, and not infinite."""
+    return int(np.isfinite(array).sum()) if array.dtype.kind in "fc" else array.size
+
+
+def _is_empty(output: OutputComparison) -> bool:
+    return not output.compared and 0 in output.shape
+
+
+def _unsaid(output: OutputComparison) -> str:
+    """Why nothing of an output was compared."""
+    what = "is empty" if _is_empty(output) else "holds NaN or infinity throughout"
+    return f"output '{output.name}' {what} in both models on these inputs, so nothing of it was compared"
 
 
 def _difference(what: str, a: Array, b: Array) -> tuple[float, float, str]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Units = np.ndarray[Any, np.dtype[np.int64]]
 Rest = np.ndarray[Any, np.dtype[np.float64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 NOTHING: Units = np.empty(0, np.int64)

@@ -28,7 +28,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -48,9 +48,11 @@ __all__ = [
 
 Source: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto"
 
+ATOL = 1e-5
 RTOL, ROUGH_RTOL = 1e-4, 5e-3  # of float32 and wider; of float16, bfloat16 and what is rounded to integers on the way
 STEPS = 3  # that a model with a state runs
 PATIENCE = 30.0  # seconds that one run may take, and one more for each 2 MB of weights
+_DIGITS = 18  # of a number of bytes
 EDITED = 2**30  # bytes of a model file beyond which it is run as it is, without probes: it would be copied
 
 
@@ -61,7 +63,7 @@ def verify(  # noqa: PLR0913 - each one is an option of the command
     samples: int = 3,
     seed: int = 0,
     rtol: float | None = None,
-    atol: float = 1e-5,
+    atol: float = ATOL,
     data: Data | None = None,
     provider: str = "cpu",
     folder: str | os.PathLike[str] | None = None,
@@ -234,17 +236,17 @@ class _Model:
         if isinstance(source, (str, os.PathLike)):
             path = Path(source)
             _check_readable(path)
-            self.name, self.content, self.graph = str(path), str(path), _graph(path)
+            self.name, self.graph = str(path), _graph(path)
+            self.content = _content(path, self.graph)
             self.folder: str | os.PathLike[str] | None = path.parent
             self.weight = path.stat().st_size
         else:
             self.name, self.graph, self.folder = source.graph.name or "the model in memory", source, folder
             self.content = _serialized(self.name, source)
             self.weight = len(self.content)
-        self.is_file = isinstance(self.content, str)
         if self.graph is not None:
             self._check()
-            self.weight += sum(_entry(tensor, "length", 0) for tensor in self.graph.graph.initializer)
+            self.weight += sum(_external(tensor) for tensor in self.graph.graph.initializer)
 
     @cached_property
     def probes(self) -> dict[str, tuple[str, ...]]:
@@ -310,19 +312,21 @@ class _Model:
 
     def _check(self) -> None:
         """Refuse what onnxruntime would not survive, or should not read."""
-        from zig.probes import unsound  # noqa: PLC0415 - imports onnx
+        from zig import bodies, damage  # noqa: PLC0415 - import onnx
+        from zig.bounds import excess  # noqa: PLC0415 - as above
+        from zig.probes import unsound  # noqa: PLC0415 - as above
 
         assert self.graph is not None
+        if problem := excess(self.graph):
+            raise ModelError(f"{self.name}: {problem}")
         if problem := unsound(self.graph):
             raise ModelError(f"{self.name}: {problem}; the file is damaged, export the model again")
-        if not self.is_file:
-            return
-        folder = Path(self.folder or "").resolve()
-        for tensor in self.graph.graph.initializer:  # onnxruntime 1.23, the last for Python 3.10, reads any file
-            location = _entry(tensor, "location", "")
-            if location and ("\0" in location or folder not in (folder / location).resolve().parents):
-                where = f"keeps its data in {location!r}, outside the model's folder"
-                raise ModelError(f"{self.name}: tensor '{tensor.name}' {where}; put the data file beside the model")
+        for tensor in self.graph.graph.initializer:
+            if tensor.data_location != tensor.EXTERNAL:
+                damage.check_size(self.name, tensor)
+        for tensor in bodies.tensors(self.graph.graph):  # onnxruntime 1.23, the last for Python 3.10, reads any file
+            if tensor.data_location == tensor.EXTERNAL and self.folder is not None:
+                damage.check_tensor(self.name, tensor, Path(self.folder))
 
 
 class _Pair:
@@ -435,14 +439,15 @@ def _given(a: Session, data: Data, samples: int) -> Iterator[tuple[int, Feeds, d
 
 def _graph(path: Path) -> onnx.ModelProto | None:
     """The model in a file without its external data; None for what only onnxruntime can read, or nobody."""
-    import onnx  # noqa: PLC0415 - `zig verify` alone needs it
-    from google.protobuf.message import DecodeError  # noqa: PLC0415 - as onnx
+    from zig.reading import ORT, is_text, read  # noqa: PLC0415 - imports onnx
 
-    if path.suffix == ".ort":  # onnxruntime's own format
+    if path.suffix == ORT:
         return None
     try:
-        return onnx.load(path, load_external_data=False)
-    except (DecodeError, ValueError):
+        return read(path)
+    except ModelError:
+        if is_text(path):
+            raise
         return None
 
 
@@ -455,15 +460,17 @@ def _serialized(name: str, model: onnx.ModelProto) -> bytes:
         raise ModelError(f"{name}: is too large to be run from memory; save it with external data first") from error
 
 
-Entry = TypeVar("Entry", str, int)
+def _content(path: Path, graph: onnx.ModelProto | None) -> str | bytes:
+    """What onnxruntime takes for a file: its path, or the model in it where that is written as text."""
+    from zig.reading import is_text  # noqa: PLC0415 - as above
+
+    return str(path) if graph is None or not is_text(path) else _serialized(str(path), graph)
 
 
-def _entry(tensor: onnx.TensorProto, key: str, default: Entry) -> Entry:
-    """What a tensor says of its external data; the default where it says nothing that can be used."""
-    value = next((entry.value for entry in tensor.external_data if entry.key == key), "")
-    if isinstance(default, int):
-        return int(value) if value.isdecimal() else default
-    return value or default
+def _external(tensor: onnx.TensorProto) -> int:
+    """How many bytes of a data file a tensor takes, as far as it says so."""
+    value = next((entry.value for entry in tensor.external_data if entry.key == "length"), "")
+    return int(value) if value.isdecimal() and len(value) < _DIGITS else 0
 
 
 def _free_memory() -> float:

@@ -55,7 +55,9 @@ def _module(model: Opened, key: str) -> dict[str, Any]:
 def _weight(model: Opened, name: str) -> list[dict[str, Any]]:
     """A weight, axis by axis: the node groups along it, or why it is fixed."""
     dims = list(model.graph.initializers[name].dims)
-    groups = {row.axis: row.groups for row in model.partition.rows if row.tensor == name}
+    rows = [row for row in model.partition.rows if row.tensor == name]
+    groups = {axis: np.concatenate([row.groups for row in rows if row.axis == axis]) for axis in range(len(dims))
+              if any(row.axis == axis for row in rows)}  # fmt: skip
     fixed = {entry.axis: entry.reason for entry in model.partition.fixed if entry.tensor == name}
     found = []
     for axis, width in enumerate(dims):

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zig.printable import cell
+
 from ..opened import Opened
 from ..scene import overlay, search
 from ..scene.palette import PALETTE
@@ -31,13 +33,14 @@ def picture(model: Opened, look: Look, height: int, values: Mapping[int, float] 
         values: A number of each node group, for the overlays `sensitivity` and `sparsity`.
     """
     scene = model.scene(look.expanded, look.flat)
+    names = [cell(group.name) for group in model.groups]
     return {
         "scene": scene.columns,
         "sig": f"{model.digest}/{look.flat}/{hash(frozenset(look.expanded))}",
         "file": Path(model.shown).stem,
         "height": height,
         "palette": list(PALETTE),
-        "groups": {"hue": model.hues, "name": [g.name for g in model.groups], "size": [g.size for g in model.groups]},
+        "groups": {"hue": model.hues, "name": names, "size": [g.size for g in model.groups]},
         "selected": look.selected,
         "query": look.query,
         "hits": search.hits(model.net, scene, look.query),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import zig
+from zig.atomic import write
 from zig.importance import CRITERIA
 from zig.plan import MEASURES, SCOPES, Plan
 
@@ -86,5 +88,7 @@ def shortfall(wish: Wish, plan: Plan) -> str:
 def save_mask(plan: Plan, folder: Path) -> str:
     """The plan as a file for the worker."""
     target = folder / "mask.npy"
-    np.save(target, plan.remove, allow_pickle=False)
+    content = io.BytesIO()
+    np.save(content, plan.remove, allow_pickle=False)
+    write(target, content.getvalue())
     return str(target)

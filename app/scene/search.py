@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from zig.printable import cell
+
 from .net import Item, Net
 from .view import Scene
 
@@ -35,6 +37,6 @@ def hits(net: Net, scene: Scene, query: str) -> dict[str, Any]:
     return {
         "total": len(found),
         "boxes": sorted({int(scene.box_of[position]) for position in found}),
-        "list": [(net.items[position].key, net.items[position].op, net.items[position].name)
+        "list": [(net.items[position].key, cell(net.items[position].op), cell(net.items[position].name))
                  for position in found[:LISTED]],
     }  # fmt: skip

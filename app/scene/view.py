@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from zig.graph import Graph
+from zig.printable import cell
 
 from .layout import Ints, Placed, Problem, place
 from .net import INPUT, OUTPUT, Item, Net, tail
@@ -73,10 +74,10 @@ class Scene:
         return {
             "key": [box.key for box in boxes],
             "kind": [box.kind for box in boxes],
-            "title": [box.title for box in boxes],
-            "sub": [box.sub for box in boxes],
-            "shape": [box.shape for box in boxes],
-            "fixed": [box.fixed for box in boxes],
+            "title": [cell(box.title) for box in boxes],
+            "sub": [cell(box.sub) for box in boxes],
+            "shape": [cell(box.shape) for box in boxes],
+            "fixed": [cell(box.fixed) for box in boxes],
             "nodes": [len(box.leaves) for box in boxes],
             "writes": [box.writes.most_common() for box in boxes],
             "reads": [box.reads.most_common() for box in boxes],

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from zig import OTO
 from zig.controller import ATOOptimizer
-from zig.errors import PlanError
+from zig.errors import PlanError, UsageError
 
 WIDTH = 48
 
@@ -222,6 +222,15 @@ def test_the_schedule_follows_from_the_number_of_steps() -> None:
     assert (optimizer.schedule.start, optimizer.schedule.end, optimizer.schedule.decay) == (200, 750, 125)
     _, optimizer = make(steps=245 * 1251)
     assert optimizer.lessons.every == 20
+
+
+def test_the_length_may_come_in_epochs_and_must_be_known() -> None:
+    _, optimizer = make(steps=None, epochs=10, batches=100)
+    assert (optimizer.schedule.start, optimizer.schedule.end) == (200, 750)
+    assert tuple(optimizer.lessons) == (100, 500, 1, 5)
+    for given in ({}, {"start_pruning_steps": 50}):
+        with pytest.raises(UsageError, match=r"ATO must know how long the training is: give steps .*sensible"):
+            make(steps=None, **given)
 
 
 def test_what_can_not_be_is_refused() -> None:

@@ -84,7 +84,12 @@ def _captured() -> Iterator[list[bytes]]:
 
 
 def misbehaviour(done: Done) -> str:
-    """What is wrong with how a command ended; empty where nothing is."""
+    """What is wrong with how a command ended, or with the text that it shows; empty where nothing is."""
+    raw = {each for each in done.out + done.error if each != "\n" and not each.isprintable()}
+    return _wrong(done) or (f"raw text: {sorted(raw)!r}" if raw else "")
+
+
+def _wrong(done: Done) -> str:
     if done.trace or "Traceback" in done.error:
         return f"traceback: {_last_line(done.trace or done.error)}"
     if done.seconds > LIMIT:
@@ -117,6 +122,7 @@ def trial(model: str) -> list[str]:
     wrong = []
     for line, target in (
         (["analyze", model, "--json"], ""),
+        (["analyze", model], ""),
         (["compress", model, "-o", "small.onnx"], "small.onnx"),
         (["prune", model, "-o", "zeroed.onnx", "--ratio", "0.5"], "zeroed.onnx"),
         (["verify", model, model, "--samples", "1"], ""),
@@ -143,7 +149,7 @@ def _sizes_of_weights(model: str) -> list[Any]:
     try:
         tensors = onnx.load(model).graph.initializer
         return [np.abs(numpy_helper.to_array(tensor)) for tensor in tensors if tensor.data_type == TensorProto.FLOAT]
-    except (DecodeError, OSError, ValueError, TypeError, onnx.checker.ValidationError):
+    except (DecodeError, OSError, ValueError, TypeError, RuntimeError, onnx.checker.ValidationError):
         return []
 
 
@@ -151,7 +157,7 @@ def _step(line: list[str], target: str) -> list[str]:
     before = set(os.listdir())
     done = run(*line)
     wrong = misbehaviour(done)
-    left = set(os.listdir()) - before - {target, f"{target}.data"}
+    left = {name for name in set(os.listdir()) - before - {target} if not target or not name.startswith(f"{target}.")}
     if left:
         wrong = wrong or f"left behind: {sorted(left)}"
     if target and Path(target).exists() != (done.code == 0):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +27,8 @@ from zig.operators import OPERATORS
 
 Random = np.random.Generator
 NUMBERS = (0, 1, -1, 2, 3, 7, 255, -128, 2**31 - 1, -(2**31), 2**31, 2**40, 2**63 - 1, -(2**63))
-STRINGS = ("", "x", "../x", "/", ".", "\0", "a" * 5000, "é", "{}", "%s", "[red]x[/red]", "a\nb", "NOTSET", "SAME_UPPER")
+STRINGS = ("", "x", "../x", "/", ".", "\0", "a" * 5000, "é", "{}", "%s", "[red]x[/red]", "a\nb", "NOTSET", "SAME_UPPER",
+           "\x1b[31mred\x1b[0m", "a\b\b", "\u202eabc", "a\u200bb", "[/]", "\x9b2J", "a\rb", "n" * 200_000)  # fmt: skip
 CONTROL: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
     "if": (
         """g (float[N, 4] x, bool c) => (float[N, 2] y) {
@@ -329,7 +331,8 @@ def _declared(model: onnx.ModelProto, random: Random) -> None:
     shape = _pick(random, [*graph.input, *graph.output, *graph.value_info]).type.tensor_type.shape
     dim = _pick(random, shape.dim)
     if random.random() < 0.3:
-        dim.dim_param = _pick(random, ("N", "N + 1", "2*N", "-N", "N*", "(", "N//0", "1e9", ""))
+        dim.dim_param = _pick(random, ("N", "N + 1", "2*N", "-N", "N*", "(", "N//0", "1e9", "", "(" * 900 + "N" + ")" * 900, "-" * 5000 + "N",
+                                        "*".join(["(a+b+c+d)"] * 100), "9" * 5000, "1 is N"))  # fmt: skip
     else:
         dim.dim_value = _number(random, dim.dim_value)
 
@@ -380,10 +383,73 @@ def _recursive(model: onnx.ModelProto, random: Random) -> None:
     node.CopyFrom(call)
 
 
+def _called(model: onnx.ModelProto, random: Random) -> None:
+    """Another name for a tensor, everywhere; or for a node, an operator, a domain."""
+    name = _pick(random, STRINGS)
+    if random.random() < 0.3:
+        node = _pick(random, model.graph.node)
+        setattr(node, _pick(random, ("name", "op_type", "domain")), name)
+        return
+    old = _pick(random, _names(model))
+    for node in model.graph.node:
+        for values in (node.input, node.output):
+            values[:] = [name if value == old else value for value in values]
+    for each in (*model.graph.initializer, *model.graph.input, *model.graph.output, *model.graph.value_info):
+        each.name = name if each.name == old else each.name
+
+
+def _doubling(model: onnx.ModelProto, random: Random) -> None:
+    """Functions that call the next one twice, in the place of a node."""
+    node = _pick(random, [node for node in model.graph.node if len(node.input) == len(node.output) == 1])
+    levels, opsets = int(_pick(random, (3, 10, 40, 500))), [*model.opset_import, helper.make_opsetid("twice", 1)]
+    for i in range(levels):
+        body = [helper.make_node(f"f{i + 1}", [a], [b], domain="twice") for a, b in (("a", "b"), ("b", "c"))]
+        last = [helper.make_node("Relu", ["a"], ["c"])]
+        model.functions.append(
+            helper.make_function("twice", f"f{i}", ["a"], ["c"], body if i < levels - 1 else last, opsets)
+        )
+    model.opset_import.append(opsets[-1])
+    node.op_type, node.domain = "f0", "twice"
+    del node.attribute[:]
+
+
+def _segment(model: onnx.ModelProto, random: Random) -> None:
+    _pick(random, model.graph.initializer).segment.end = int(random.integers(100))
+
+
+def _sparse(model: onnx.ModelProto, random: Random) -> None:
+    """A weight as a sparse constant, or as a sparse initializer."""
+    tensor = _pick(random, [tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT])
+    model.graph.initializer.remove(tensor)
+    sparse = helper.make_sparse_tensor(
+        helper.make_tensor(tensor.name, TensorProto.FLOAT, [1], [1.0]),
+        helper.make_tensor("at", TensorProto.INT64, [1], [_number(random, 0)]), list(tensor.dims),
+    )  # fmt: skip
+    if random.random() < 0.3:
+        model.graph.sparse_initializer.append(sparse)
+    else:
+        model.graph.node.insert(0, helper.make_node("Constant", [], [tensor.name], sparse_value=sparse))
+
+
+def _emptied(model: onnx.ModelProto, random: Random) -> None:
+    """A weight with an axis of size 0, and nothing in it."""
+    tensor = _pick(random, [tensor for tensor in model.graph.initializer if tensor.dims])
+    dims = list(tensor.dims)
+    dims[random.integers(len(dims))] = 0
+    tensor.CopyFrom(helper.make_tensor(tensor.name, tensor.data_type, dims, b"", raw=True))
+
+
+def _texts(model: onnx.ModelProto, random: Random) -> None:
+    """A weight that holds texts."""
+    tensor = _pick(random, model.graph.initializer)
+    data = [_pick(random, (b"a", b"\xff", b"\x1b[31m"))] * int(np.prod(tensor.dims))
+    tensor.CopyFrom(helper.make_tensor(tensor.name, TensorProto.STRING, list(tensor.dims), data))
+
+
 FIELDS = (
     _any_field, _any_field, _any_field, _any_field, _cycle, _missing, _renamed, _sizes, _turned, _type, _retyped, _constants,
     _constants, _constants, _weights, _operator, _operator, _operands, _operands, _attribute, _attribute, _results, _declared,
-    _declared, _opset, _ends, _nested, _recursive,
+    _declared, _opset, _ends, _nested, _recursive, _called, _called, _doubling, _segment, _sparse, _emptied, _texts,
 )  # fmt: skip
 
 
@@ -405,7 +471,26 @@ def _outside(model: onnx.ModelProto, random: Random, folder: Path) -> None:
             data += raw
     if data and random.random() < 0.5:
         _pick(random, (_cut_off, _cut_out, _flip))(data, random)
-    (folder / "bad.onnx.data").write_bytes(data)
+    _lay(folder / "bad.onnx.data", data, random)
+
+
+def _lay(path: Path, data: bytes, random: Random) -> None:
+    """Write a data file; sometimes it is a link."""
+    way = random.integers(12)
+    beside = path.with_name("beside")
+    if way == 0:
+        path.symlink_to(path.name)
+    elif way == 1:
+        os.mkfifo(path)
+    elif way == 2:
+        path.symlink_to("/dev/zero")
+    elif way == 3:
+        beside.write_bytes(data)
+        path.symlink_to(beside.name)
+    else:
+        path.write_bytes(data)
+    if way == 4:
+        beside.hardlink_to(path)
 
 
 def _damage_entries(entries: dict[str, str], random: Random) -> None:
@@ -417,7 +502,9 @@ def _damage_entries(entries: dict[str, str], random: Random) -> None:
     elif random.random() < 0.2:
         del entries[key]
     else:
-        entries[key] = _pick(random, ("", "-1", "x", "1e3", "0x10", "3", "999999999999999999999", " 8", "\uff14"))
+        entries[key] = _pick(
+            random, ("", "-1", "x", "1e3", "0x10", "3", "999999999999999999999", " 8", "\uff14", "1" * 5000, "0" * 6000)
+        )
 
 
 # -- a case -----------------------------------------------------------------------------------------------------------

@@ -496,6 +496,19 @@ def _reductions() -> Iterator[Case]:
         shape = {**LINEAR, "x": "N s 3"}
         yield case(op, f"h = MatMul (x, w)\nk = Abs (h)\np = {op} <keepdims = 0> (k, axes)\nq = Mul (p, m)\nz = Gemm (q, v)",
                    "c: m.0 w.1 | v.0" if name != "LogSum" else "", "drops the axis", **shape | {"m": "c"}, axes=[1], opset=18)  # fmt: skip
+    for name, before, groups in (
+        ("Max", "p = Relu (h)", FREE_CHANNELS), ("Min", "q = Relu (h)\np = Neg (q)", FREE_CHANNELS),
+        ("Max", "q = Mul (h, h)\np = Abs (q)", FREE_CHANNELS), ("Max", "p = Clip (h, nil, one)", FREE_CHANNELS),
+        ("Max", "q = Relu (h)\no = MaxPool <kernel_shape = [2]> (q)\np = Mul (o, o)", FREE_CHANNELS),
+        ("Min", "p = Relu (h)", ""), ("Max", "p = Sigmoid (h)", ""), ("Max", "p = Clip (h, low, one)", ""), ("Max", "p = Tanh (h)", ""),
+        ("Min", "q = Neg (h)\nm = Min (q, nil)\np = Mul (m, one)", FREE_CHANNELS),
+    ):  # fmt: skip
+        limits = {"nil": 0.0, "one": 1.0, "low": -0.5}
+        for keep in (0, 1):
+            read = "m = ReduceMax <axes = [1], keepdims = {keep}> (p)".replace("Max", name).replace("{keep}", str(keep))
+            lift = "g = Unsqueeze <axes = [1]> (m)" if not keep else "g = Identity (m)"
+            yield sequence(f"Reduce{name}", f"{before}\n{read.replace('m =', 'mm =')}\n{lift.replace('(m)', '(mm)')}\ny = Mul (p, g)", groups,
+                           f"gate, {before.split()[-4]} {before.split()[2]}, {keep}", opset=12, **limits)  # fmt: skip
     yield sequence("ReduceMean", "y = ReduceMean <axes = [2]> (h)", label="attribute", opset=13)
     yield sequence("ReduceSum", "y = ReduceSum <noop_with_empty_axes = 1> (h)", label="no axes")
     for name in ("ArgMax", "ArgMin"):
@@ -792,6 +805,25 @@ def _arrangements() -> Iterator[Case]:
         pads=[0, 1, 0, 0, 0, 0, 0, 0],
         v="2 c+1 1 1",
     )
+    yield image("Pad", "p = Sigmoid (h)\ny = Pad (p, pads)", FREE_CHANNELS, "channels, at 0.5", pads=[0, 1, 0, 0, 0, 0, 0, 0],
+                v="2 c+1 1 1")  # fmt: skip
+    yield image("Pad", "y = Pad (h, pads, value)", FREE_CHANNELS, "channels, another value",
+                pads=[0, 1, 0, 0, 0, 2, 0, 0], value=0.7, v="2 c+3 1 1")  # fmt: skip
+    yield image("Pad", "y = Pad (h, pads)", "c-2: b.0 w.0 | v.1; 2: b.0 w.0", "channels, cropped", pads=[0, -1, 0, 0, 0, -1, 0, 0],
+                v="2 c-2 1 1", c=(5, 6))  # fmt: skip
+    yield image("Pad", "y = Pad (h, pads)", "c-1: b.0 w.0 | v.1; 1: b.0 w.0", "channels, cropped and padded",
+                pads=[0, -1, 0, 0, 0, 2, 0, 0], v="2 c+1 1 1", c=(5, 6))  # fmt: skip
+    beside = "h = Conv (x, w, b)\nk = Conv (h, u)\np = {0}\ny = Add (k, p)\nz = Conv (y, v)"
+    both = {**IMAGE, "u": "c+2*o c 1 1", "v": "2 c+2*o 1 1", "pads": [0, "o", 0, 0, 0, "o", 0, 0]}
+    groups = "c: b.0 u.0 w.0 | u.1 v.1; o: u.0 | v.1"
+    yield case("Pad", beside.format("Pad (h, pads)"), groups, "a shortcut into more channels", **both)
+    yield case("Pad", beside.format("Pad <pads = [0, 1, 0, 0, 0, 3, 0, 0]> (h)"), "c: b.0 u.0 w.0 | u.1 v.1; 1: u.0 | v.1; 3: u.0 | v.1",
+               "a shortcut, attributes", **{**both, "u": "c+4 c 1 1", "v": "2 c+4 1 1"}, opset=9)  # fmt: skip
+    strided = "q = Slice (h, from, to, along, by)\n"
+    yield case(
+        "Pad", beside.replace("h, u", "h, u").format("Pad (q, pads)").replace("k = Conv", f"{strided}k = Conv <strides = [2, 2]>"), groups,
+        "a shortcut of fewer pixels", **both, to=[99, 99], along=[2, 3], by=[2, 2], **{"from": [0, 0]},
+    )  # fmt: skip
     blocks = {"w": "4*c 3 1 1", "b": "4*c"}
     for mode in ("DCR", "CRD"):
         yield image("DepthToSpace", f'y = DepthToSpace <blocksize = 2, mode = "{mode}"> (h)', label=mode, **blocks)
@@ -1207,6 +1239,45 @@ def _older() -> Iterator[Case]:
     )
 
 
+STEPS = "h = MatMul (x, w)\np = {0}\nk = MatMul (p, u)\ny = {1}\nz = MatMul (y, v)"
+
+
+def _steps(operator: str, body: str, groups: str, label: str, before: str = "", **given: Any) -> Case:
+    """Two layers, each followed by the same operator, `@` being what goes in."""
+    text = before + STEPS.format(body.replace("@", "h"), body.replace("@", "k"))
+    return case(operator, text, groups, label, **{"x": "4 3", "w": "3 c", "u": "c c", "v": "c 2", **given})
+
+
+def _constants() -> Iterator[Case]:
+    """Constants that two layers share: each has as much of them as it needs."""
+    both = "c: q.{0} w.1 | u.0; c: q_1.{0} u.1 | v.0"
+    yield _steps("Add", "Add (@, q)", both.format(0), "shared zeros", q="zeros: c")
+    yield _steps("Add", "Add (q, @)", both.format(1), "shared zeros in rows", q="zeros: 4 c")
+    yield _steps("Add", "Add (@, q)", "c: q.0 u.1 w.1 | u.0 v.0", "shared weight", q="c")
+    yield _steps("Max", "Max (@, q)", both.format(0), "shared zeros", q="zeros: c")
+    yield _steps("ScatterND", 'ScatterND <reduction = "add"> (q, places, @)', both.format(1), "shared zeros", q="zeros: 4 c",
+                 places=np.array([[0], [3], [3], [1]]))  # fmt: skip
+    yield _steps("ScatterElements", 'ScatterElements <axis = 0, reduction = "add"> (q, places, @)',
+                 "3: q.1 w.1 | places.1 u.0; 3: q_1.1 u.1 | places_1.1 v.0", "shared zeros", q="zeros: 4 3", c=(3,),
+                 places=np.repeat([[0], [3], [3], [1]], 3, axis=1))  # fmt: skip
+    yield case("Concat", "h = MatMul (x, w)\nk = MatMul (h, u)\np = Concat <axis = 1> (q, h, q)\ny = Add (k, p)\nz = MatMul (y, v)",
+               "c: u.1 w.1 | u.0 v.0; o: q.1 u.1 | v.0; o: q_1.1 u.1 | v.0", "zeros on both sides", x="4 3", w="3 c", u="c c+2*o", v="c+2*o 2",
+               q="zeros: 4 o")  # fmt: skip
+    alone = "c: w.1 | u.0; c: u.1 | v.0"
+    sizes = "rows = Shape <start = 0, end = 1> (x)\nall = Concat <axis = 0> (rows, width)\n"
+    yield _steps(
+        "ConstantOfShape", "Add (@, q)", alone, "for two", f"{sizes}q = ConstantOfShape (all)\n", x="N 3", width=["c"]
+    )
+    yield _steps("ConstantOfShape", "Mul (@, r)", alone, "for two, computed with",
+                 f"{sizes}q = ConstantOfShape <value = float[1] {{0.5}}> (all)\nr = Exp (q)\n", x="N 3", width=["c"])  # fmt: skip
+    yield _steps("Expand", "Sub (@, q)", alone, "for two", "q = Expand (one, sizes)\n", one=0.0, sizes=[4, "c"])
+    yield _steps(
+        "Unsqueeze", "Add (@, r)", alone, "of zeros, for two", "r = Unsqueeze (q, places)\n", q="zeros: c", places=[0]
+    )
+    yield _steps("Slice", "Add (@, r)", alone, "of zeros, for two, attributes", "r = Slice <starts = [0], ends = [4]> (q)\n",
+                 q="zeros: 4 c", opset=9)  # fmt: skip
+
+
 def _ancient() -> Iterator[Case]:
     """What neither onnxruntime nor onnx's reference runs any more: only the groups are looked at."""
     by_axis = {**IMAGE, "b": "1", "x": "2 3 s s", "k": "c", "opset": 6, "c": (4, 3)}
@@ -1226,6 +1297,6 @@ def _ancient() -> Iterator[Case]:
 
 CASES = [
     *_elementwise(), *_binary(), *_linear(), *_normal(), *_reductions(), *_recurrent(), *_moves(), *_newer(),
-    *_microsoft(), *_quantized(), *_older(),
+    *_microsoft(), *_quantized(), *_older(), *_constants(),
 ]  # fmt: skip
 ANCIENT = [*_ancient()]

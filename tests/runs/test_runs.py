@@ -124,7 +124,7 @@ def test_a_run_that_stops_anywhere_goes_on_with_the_same_bits(config: Write, tmp
         train(tmp_path / "parts.yml", resume=True)
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_stops(config: Write, tmp_path: Path, stop: signal.Signals) -> None:
     path, said = config(training={"epochs": 2000}), tmp_path / "said"
     child = start(path, said=said)
@@ -132,7 +132,7 @@ def test_a_signal_saves_and_stops(config: Write, tmp_path: Path, stop: signal.Si
         time.sleep(0.01)
     os.kill(child.pid or 0, stop)
     child.join(60)
-    assert child.exitcode == 130, said.read_text()
+    assert child.exitcode == 128 + stop, said.read_text()
     state = checkpoint.read(tmp_path / "run" / "checkpoint.pt")
     assert 8 <= state["step"] < 8000
     assert f"stopped after step {state['step']} of 8000; go on with --resume" in said.read_text()
@@ -231,10 +231,10 @@ def test_a_checkpoint_that_can_not_be_written_leaves_the_old_one(tmp_path: Path,
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UsageError, match=r"can't be written .No space left on device.; what was there is still there"):
+    with pytest.raises(UsageError, match="can't be written: No space left on device; nothing was changed"):
         checkpoint.write(path, {"step": 2})
     assert checkpoint.read(path) == {"step": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UsageError, match="is not a file of tensors"):
+    with pytest.raises(UsageError, match="is damaged"):
         checkpoint.read(path)

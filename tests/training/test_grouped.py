@@ -17,9 +17,11 @@ from slow import SlowDHSPG
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zig.errors import PlanError, UsageError
+from zig.errors import PlanError, RunError, UsageError
+from zig.training import HESSO, HESSOCRIC, HSPG
 from zig.training import step as steps
 from zig.training.dhspg import DHSPG
+from zig.training.finite import Watch
 from zig.training.groups import GroupRows, GroupTable
 from zig.training.target import Target
 
@@ -135,7 +137,7 @@ def vars_of(optimizer: DHSPG) -> dict[str, Any]:
 )
 def test_before_the_start_it_is_torch_s_own(variant: str, options: dict[str, Any], torch_class: Any) -> None:
     (ours, table), (theirs, _) = make(), make()
-    optimizer = DHSPG(ours.parameters(), table, variant=variant, start_pruning_steps=100, **options)
+    optimizer = DHSPG(ours.parameters(), table, variant=variant, start_pruning_steps=100, pruning_steps=150, **options)
     train(ours, optimizer, range(6))
     train(theirs, torch_class(theirs.parameters(), **options), range(6))
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
@@ -417,7 +419,7 @@ def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_closure_is_evaluated_with_gradients() -> None:
     net, table = make()
-    optimizer = DHSPG(net.parameters(), table)
+    optimizer = DHSPG(net.parameters(), table, **SCHEDULE)
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -434,18 +436,95 @@ def test_wrong_use_is_one_sentence() -> None:
     for wrong, says in (
         ({"target_group_sparsity": 1.0}, "share in"),
         ({"target_group_sparsity": 0.95}, "only 12 can go"),
-        ({"pruning_steps": 0}, "no schedule"),
+        ({"start_pruning_steps": 0, "pruning_steps": 0}, "no schedule"),
         ({"variant": "lion"}, "sgd, adam or adamw"),
         ({"round_to": 0}, "1 or more"),
         ({"scope": "layer"}, "local or global"),
     ):
         with pytest.raises(PlanError, match=says):
-            DHSPG(net.parameters(), table, **wrong)
-    optimizer = DHSPG(net.parameters(), table)
+            DHSPG(net.parameters(), table, **{"steps": 300} | wrong)
+    optimizer = DHSPG(net.parameters(), table, **SCHEDULE)
     with pytest.raises(PlanError, match="14 groups"):
         optimizer.load_state_dict(torch.optim.SGD(net.parameters(), lr=0.1).state_dict())
     embedding = nn.Embedding(4, 3, sparse=True)
     rows = GroupTable([GroupRows(embedding.weight, 1, np.arange(3))], np.zeros(3))
     embedding(torch.tensor([1])).sum().backward()
     with pytest.raises(UsageError, match="sparse"):
-        DHSPG(embedding.parameters(), rows).step()
+        DHSPG(embedding.parameters(), rows, **SCHEDULE).step()
+
+
+METHODS = (HSPG, DHSPG, HESSO, HESSOCRIC)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_phases_follow_from_the_length_of_the_training(method: Any) -> None:
+    net, table = make()
+    for options, start, length in (
+        ({"steps": 4000}, 1000, 2000),
+        ({"epochs": 10, "batches": 400}, 1000, 2000),
+        ({"steps": 4000, "start_pruning_steps": 400}, 400, 2000),
+        ({"steps": 4000, "start_pruning_steps": 3000}, 3000, 1000),
+        ({"steps": 4000, "pruning_steps": 3600}, 400, 3600),
+        ({"start_pruning_steps": 7, "pruning_steps": 300}, 7, 300),
+    ):
+        schedule = method(net.parameters(), table, **options).schedule
+        assert (schedule.start, schedule.steps) == (start, length)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("given", [{}, {"start_pruning_steps": 50}, {"pruning_steps": 150}])
+def test_without_a_length_there_is_no_default(method: Any, given: dict[str, int]) -> None:
+    net, table = make()
+    with pytest.raises(UsageError, match=r"give steps .* sensible is to start after a tenth to a quarter of all steps"):
+        method(net.parameters(), table, **given)
+
+
+def test_a_length_that_is_none_is_refused() -> None:
+    net, table = make()
+    for wrong, says in (
+        ({"epochs": 3}, "steps alone, or epochs and batches"),
+        ({"steps": 30, "batches": 10, "epochs": 3}, "steps alone"),
+        ({"steps": 0}, "1 or more"),
+        ({"epochs": 3, "batches": 2.5}, "whole number"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            DHSPG(net.parameters(), table, **wrong)
+    with pytest.raises(PlanError, match="more than the 100 steps of the training"):
+        DHSPG(net.parameters(), table, steps=100, start_pruning_steps=50, pruning_steps=60)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_parameter_that_is_not_finite_any_more_stops_the_training(method: Any) -> None:
+    net, table = make()
+    names = {parameter: name for name, parameter in net.named_parameters()}
+    table = GroupTable(table.rows, table.node_group, table.prunable, table.price, names)
+    optimizer = method(net.parameters(), table, **SCHEDULE | {"pruning_steps": 20})
+    x, y = data(0)
+    for step in range(3):
+        optimizer.zero_grad()
+        F.cross_entropy(net(x), y).backward()
+        if step == 2:
+            net.head.bias.grad[1] = np.inf
+            with pytest.raises(RunError, match=r"^parameter 'head.bias' is not finite any more after step 3; lower lr"):
+                optimizer.step()
+            return
+        optimizer.step()
+
+
+def test_a_loss_that_is_no_number_moves_nothing() -> None:
+    net, table = make()
+    optimizer = DHSPG(net.parameters(), table, **SCHEDULE)
+    before = [p.clone() for p in net.parameters()]
+    with pytest.raises(RunError, match="the loss is nan in step 1, and the parameters are as before"):
+        optimizer.step(lambda: torch.tensor(np.nan))
+    assert all((a == b).all() for a, b in zip(before, net.parameters(), strict=True))
+
+
+def test_large_networks_and_accelerators_are_looked_at_now_and_then() -> None:
+    assert Watch([torch.empty(10, device="meta")], {}).every == 50  # a look has to be waited for
+    assert Watch([torch.zeros(10)], {}).every == 1
+    watch = Watch([torch.zeros(5 << 20)], {})
+    assert watch.every == 6
+    assert [watch.is_due(step) for step in range(6)] == [False] * 5 + [True]
+    huge = torch.full((3,), 3e38)  # its square is no number of that type, it is one
+    Watch([huge], {}).check(0)

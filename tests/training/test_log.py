@@ -44,7 +44,7 @@ def test_a_resumed_log_goes_on_and_a_new_one_begins_anew(tmp_path: Path) -> None
     path = tmp_path / "log.jsonl"
     path.write_text('{"step": 99}\n')
     oto = network()
-    optimizer = oto.dhspg(lr=0.1)
+    optimizer = oto.dhspg(lr=0.1, start_pruning_steps=50, pruning_steps=150)
     oto.log(path).write(loss=1.0)
     oto.model(torch.randn(3, 4)).sum().backward()
     optimizer.step()
@@ -56,7 +56,7 @@ def test_a_resumed_log_takes_out_what_will_be_logged_again(tmp_path: Path) -> No
     path = tmp_path / "log.jsonl"
     path.write_text('{"step": 1, "loss": 4.0}\n{"step": 2, "loss": 3.0}\n{"step": 3, "loss": 2.0}\n{"step": 4, "lo')
     oto = network()
-    optimizer = oto.dhspg(lr=0.1)
+    optimizer = oto.dhspg(lr=0.1, start_pruning_steps=50, pruning_steps=150)
     for _ in range(2):
         oto.model(torch.randn(3, 4)).sum().backward()
         optimizer.step()

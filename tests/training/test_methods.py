@@ -260,7 +260,7 @@ def test_wrong_use_is_one_sentence() -> None:
         (HESSOCRIC, {"sampling_steps": 100}, "leave nothing"),
     ):
         with pytest.raises(PlanError, match=says):
-            method(net.parameters(), table, **wrong)
+            method(net.parameters(), table, start_pruning_steps=50, pruning_steps=150, **wrong)
     optimizer = HESSOCRIC(net.parameters(), table, start_pruning_steps=0, pruning_steps=20)
     loss_of(net, 0).backward()
     with pytest.raises(UsageError, match=r"step\(closure\)"):

@@ -202,7 +202,7 @@ def test_wrappers_are_taken_off() -> None:
     compiled = torch.compile(net, backend="eager")
     oto = OTO(compiled, x)
     assert oto.model is net
-    assert set(oto.hesso().param_groups[0]["params"]) == set(net.parameters())
+    assert set(oto.hesso(steps=300).param_groups[0]["params"]) == set(net.parameters())
 
 
 def test_protection_pictures_and_counts(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_protection_pictures_and_counts(tmp_path: Path) -> None:
     assert oto.compute_macs(compressed=True) == 5 * (6 * 8 + 8 * 4 + 4 * 3)
     assert oto.compute_num_params(compressed=True) < oto.compute_num_params()
     assert oto.visualize(tmp_path, form="dot").read_text().startswith(("digraph", "//"))
-    oto.hspg()
+    oto.hspg(steps=300)
     with pytest.raises(UsageError, match="before making it"):
         oto.mark_unprunable("2.*")
     net.load_state_dict(before)

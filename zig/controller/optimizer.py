@@ -40,6 +40,7 @@ from zig.controller.settings import Lessons, Settings
 from zig.errors import PlanError
 from zig.training.grouped import GroupOptimizer
 from zig.training.groups import GUARD, Bools, Floats, GroupTable
+from zig.training.length import check_known, total_steps
 from zig.training.step import Step
 
 _LAST = 0.98  # of its phase: from there it learns at a tenth of its rate
@@ -67,12 +68,16 @@ class ATOOptimizer(GroupOptimizer):
 
         Raises:
             PlanError: The budget can't be reached, or the schedule is none.
+            UsageError: It is not known how long the training is.
         """
         given = {name: value for name, value in options.items() if value is not None}
         if targets := [name for name in given if name.startswith("target_")]:
             raise PlanError(f"ATO has no {targets[0]}; give keep, the share that is left, and of='macs' or 'params'")
+        if (total := total_steps(given)) is not None:
+            given["steps"] = total
         settings = Settings(**{each.name: given.pop(each.name) for each in fields(Settings) if each.name in given})
         given = {"target_group_sparsity": 0.0, **settings.usual(), **given}
+        check_known(given.get("start_pruning_steps"), given.get("pruning_steps"), "ATO")
         lessons = Lessons.of(settings, given["start_pruning_steps"], given["pruning_steps"])
         end = given["start_pruning_steps"] + given["pruning_steps"]
         given.setdefault("decay_steps", max(1, (end - lessons.freeze) // 2))

@@ -9,12 +9,14 @@ The picture has a row for each node group, dark where its units stay, and below 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
+from zig.atomic import write
 from zig.errors import UsageError
 
 _LEFT, _WIDTH, _ROW, _CURVE, _FONT = 170, 520, 14, 110, 11  # pixels
@@ -42,14 +44,20 @@ def report(log: str | os.PathLike[str], folder: str | os.PathLike[str] | None = 
     out = source.parent if folder is None else Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     table, picture = out / "controller.csv", out / "controller.svg"
-    with table.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["step", "resource", "node_group", "probability", "kept"])
-        for line in lines:
-            for name, probability in line["gates"].items():
-                writer.writerow([line["step"], f"{line['resource']:.6g}", name, probability, line["widths"][name]])
-    picture.write_text(_picture(lines))
+    write(table, _table(lines))
+    write(picture, _picture(lines))
     return table, picture
+
+
+def _table(lines: Lines) -> str:
+    """The measurements as comma-separated values."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["step", "resource", "node_group", "probability", "kept"])
+    for line in lines:
+        for name, probability in line["gates"].items():
+            writer.writerow([line["step"], f"{line['resource']:.6g}", name, probability, line["widths"][name]])
+    return text.getvalue()
 
 
 def _read(log: Path) -> Lines:

@@ -128,10 +128,12 @@ class Counted(Resource, Products):
         weights = [[part for axis in t.axes for part in axis] for t in flow.weights.values() if t.weight]
         super().__init__(partition, [parts for _, parts in flow.costs] if of == "macs" else weights)
         self.of, self._budget = of, Budget(partition)
-        gated = np.append(prunable, False)[self._zigs]
+        owners = np.stack(self._owners)
+        has_gate = np.append(prunable, False)[owners]
+        gated = has_gate.any(axis=0)
         column = np.repeat(np.arange(len(self._lengths)), self._lengths)
         live = np.append(np.bincount(column, gated, len(self._lengths)) > 0, False)[self.table].any(axis=1)
-        source = np.where(gated, self._zigs, len(partition))
+        source = np.where(has_gate, owners, len(partition))
         layout = (source, column, self.table[live], self.factors[live])
         self._layout = tuple(torch.from_numpy(each) for each in layout)
         self.whole = self.cost(np.zeros(len(partition), bool))
@@ -143,7 +145,9 @@ class Counted(Resource, Products):
     def gated(self, gates: Tensor) -> Tensor:
         """See `Resource`."""
         source, column, table, factors = (each.to(gates.device) for each in self._layout)
-        values = torch.cat([gates, gates.new_ones(1)])[source]
+        values = torch.cat([gates, gates.new_ones(1)])[source].prod(
+            0
+        )  # an index of a product has a gate of each factor
         sizes = gates.new_zeros(len(self._lengths)).index_add(0, column, values)
         sizes = torch.cat([sizes, sizes.new_ones(1)])  # what rows are padded with
         return (sizes[table].prod(1) * factors.to(gates.dtype)).sum()

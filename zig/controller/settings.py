@@ -91,7 +91,7 @@ class Settings:
     def usual(self) -> dict[str, int]:
         """The phases of pruning that follow from `steps`."""
         if self.steps is None:
-            return {"start_pruning_steps": 50, "pruning_steps": 150}
+            return {}
         return {"start_pruning_steps": self.steps // 5, "pruning_steps": 3 * self.steps // 4 - self.steps // 5}
 
 

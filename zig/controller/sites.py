@@ -30,7 +30,7 @@ class _Walk:
     """The walk from the model's outputs to its weights; `wanted` is what must be at rest in each tensor."""
 
     def __init__(self, partition: Partition):
-        self.flow, self.zigs = partition.flow, partition.zigs
+        self.flow, self.owners = partition.flow, partition.owners
         self.node_group = np.append(partition.node_group, -1)  # the last entry is read by what is fixed
         self.members: Families = defaultdict(set)
         for row in partition.rows:
@@ -78,7 +78,7 @@ class _Walk:
         assert tensor is not None  # it carries units
         if name in self.flow.weights:
             return 0.0 if family in self.members[name] else np.nan
-        values = np.concatenate([part.rest[self.families(part) == family] for part in tensor.live])
+        values = np.concatenate([part.rest[found == family] for part in tensor.live for found in self.families(part)])
         return float(values[0]) if (values == values[0]).all() else np.nan
 
     def of(self, tensor: Tensor | None) -> set[int]:
@@ -89,12 +89,12 @@ class _Walk:
         """The node groups of a part."""
         key = id(part.units)
         if key not in self._found:
-            self._found[key] = set(np.unique(self.families(part)).tolist()) - {-1}
+            self._found[key] = _union(set(np.unique(found).tolist()) for found in self.families(part)) - {-1}
         return self._found[key]
 
-    def families(self, part: Part) -> Units:
-        """The node group of each index of a part, -1 where it is fixed."""
-        return np.asarray(self.node_group[self.zigs(part.units)])
+    def families(self, part: Part) -> list[Units]:
+        """The node groups of each index of a part, -1 where it is fixed; more than one where it is a product's."""
+        return [self.node_group[own] for own in self.owners(part.units)]
 
 
 def _union(sets: Iterable[set[int]]) -> set[int]:

@@ -74,4 +74,5 @@ def _fixed(operator: Operator) -> str:
     if operator.wall:
         return f"all: {operator.wall}"
     bound = dict.fromkeys(re.findall(r"(\w+)!", _rule(operator)))
-    return f"{', '.join(bound)}: {operator.why}" if bound else ""
+    freed = " (freed by --allow-rewrite)" if operator.rewrite else ""
+    return f"{', '.join(bound)}: {operator.why}{freed}" if bound else ""

@@ -15,6 +15,7 @@ from zig.units import Axis, Part, Tensor, size
 
 if TYPE_CHECKING:
     from zig.cut import Cut
+    from zig.operators.operator import Side
     from zig.units import Call
 
 
@@ -170,6 +171,17 @@ def _slice(call: Call) -> list[Tensor | None]:
     return [_like(x, axes)]
 
 
+def _slice_sides(call: Call) -> list[Side]:
+    """The ranges that are known."""
+    found = []
+    for axis, first, last, step in _slice_operands(call) or ():
+        whole = size(call.tensor(0).axes[axis])
+        if isinstance(whole, int) and step == 1 and not isinstance(first, Dim) and not isinstance(last, Dim):
+            start, end, _ = _bounds(first, last, 1).indices(whole)
+            found.append((0, axis, start, end))
+    return found
+
+
 def _unknown_slice(call: Call, x: Tensor, sizes: tuple[Size, ...] | None) -> Tensor:
     """Bounds computed at run time: the axes that they are for must stay as they are, the others pass."""
     which = call.constant(3) if call.has(3) else call.attribute("axes")
@@ -240,6 +252,12 @@ def _split(call: Call) -> list[Tensor | None]:
     """Pieces of an axis, each with its units."""
     axis = call.attribute("axis", 0) % len(call.tensor(0).axes)
     return list(pieces(call, call.tensor(0), axis, _split_sizes(call, axis)))
+
+
+def _split_sides(call: Call) -> list[Side]:
+    axis = call.attribute("axis", 0) % len(call.tensor(0).axes)
+    sizes = _split_sizes(call, axis)
+    return [(k, axis, sum(sizes[:k]), sum(sizes[: k + 1])) for k in range(len(sizes))]
 
 
 def _split_sizes(call: Call, axis: int) -> list[int]:
@@ -448,35 +466,102 @@ def _repair_scatter(cut: Cut) -> None:
 
 
 def _pad(call: Call) -> list[Tensor | None]:
-    """Zeros around an axis stay; its own values around it would have to move along."""
-    x = call.tensor(0)
-    pads = call.constant(1) if call.has(1) else call.attribute("pads") or call.attribute("paddings")
-    which = call.constant(3) if call.has(3) else range(len(x.axes))
-    if which is None or (pads is None and any(is_live(x.axes[int(a)]) for a in which)):
-        raise RuleError("its pads are computed at run time")
+    """A constant around an axis: its slices rest at that constant, and nothing else holds them there."""
+    x, value = call.tensor(0), _pad_value(call)
+    pads = {a: both for a, both in _pads(call).items() if both != (0, 0)}
     sizes, axes = call.flow.graph.shapes.get(call.node.outputs[0]), list(x.axes)
-    for k, a in enumerate(int(a) % len(x.axes) for a in which):
-        before, after = (-1, -1) if pads is None else (int(pads[k]), int(pads[k + len(pads) // 2]))
-        if before == 0 and after == 0:
-            continue
-        if not is_live(axes[a]):
-            axes[a] = _dead_axis(call, sizes, a)
-        elif call.attribute("mode", "constant") == "constant" and min(before, after) >= 0:
-            flat = call.flow.flat(axes[a], call.node)
-            rest = np.pad(flat.rest, (before, after), constant_values=np.nan)
-            axes[a] = (call.flow.part(np.pad(flat.units, (before, after)), rest),)
-        else:
-            raise RuleError("it pads a prunable axis with its own values")
-    return [_like(x, (_padded_rest(call, axis) for axis in axes))]
+    for a, both in pads.items():
+        axes[a] = _padded(call, axes[a], both, value) if is_live(axes[a]) else ()
+        axes[a] = axes[a] or _dead_axis(call, sizes, a)
+    for a, axis in enumerate(axes):
+        if pads.keys() - {a} and not _repeats_itself(call):
+            axes[a] = tuple(_only_at(call, part, value) for part in axis)
+    same = x.number == value or not pads or _repeats_itself(call)
+    return [Tensor(tuple(axes), x.const, x.weight, x.number if same else np.nan)]
 
 
-def _padded_rest(call: Call, axis: Axis) -> Axis:
-    """Padding other axes with a value keeps a slice constant only where it rests at that value."""
+def _pads(call: Call) -> dict[int, tuple[Any, Any]]:
+    """How much stands before and after each axis that is named; None where that is computed at run time.
+
+    Raises:
+        RuleError: which axes they are for is computed at run time.
+    """
+    rank = len(call.tensor(0).axes)
+    pads = call.constant(1) if call.has(1) else call.attribute("pads") or call.attribute("paddings")
+    which = call.constant(3) if call.has(3) else range(rank)
+    if which is None:
+        raise RuleError("its axes are computed at run time")
+    places = [int(a) % rank for a in which]
+    if pads is None:
+        return dict.fromkeys(places, (None, None))
+    entries = [int(n) if isinstance(n, int | np.integer) else None for n in pads]
+    return dict(zip(places, zip(entries[: len(places)], entries[len(places) :], strict=True), strict=True))
+
+
+def _pad_value(call: Call) -> float:
+    """What it pads with; nan where that is not known, or is no number."""
     given = call.constant(2) if call.has(2) else call.attribute("value", 0.0)
     value = np.nan if given is None else float(np.reshape(given, -1)[0])
-    if call.attribute("mode", "constant") != "constant":
-        return axis
-    return tuple(p._replace(rest=np.where(p.rest == value, p.rest, np.nan)) if p.live else p for p in axis)
+    return value if np.isfinite(value) else np.nan
+
+
+def _repeats_itself(call: Call) -> bool:
+    """Whether it pads with what the tensor holds."""
+    return bool(call.attribute("mode", "constant") != "constant")
+
+
+def _padded(call: Call, axis: Axis, both: tuple[Any, Any], value: float) -> Axis:
+    """A live axis with slices of its own around it, or without those at its ends; empty where nothing may go any more.
+
+    Raises:
+        RuleError: how much is computed at run time.
+    """
+    flow, node = call.flow, call.node
+    if None in both:
+        raise RuleError("its pads are computed at run time")
+    if _repeats_itself(call):
+        flow.fix(axis, flow.reason(f"is padded with its own values by {node}", node.name))
+        return ()
+    flat = flow.flat(axis, node)
+    left = slice(max(-both[0], 0), len(flat.units) - max(-both[1], 0))
+    if len(flat.units[left]) + sum(max(n, 0) for n in both) < 2:
+        return _alone(call, axis, np.arange(len(flat.units))[left])
+    before, after = (flow.fresh(max(n, 0), value) for n in both)
+    units = np.concatenate([before.units, flat.units[left], after.units])
+    return (flow.part(units, np.concatenate([before.rest, flat.rest[left], after.rest])),)
+
+
+def _only_at(call: Call, part: Part, value: float) -> Part:
+    """Padding the other axes keeps a slice constant only where it rests at the value of the padding."""
+    return part._replace(rest=np.where(part.rest == value, part.rest, np.nan)) if part.live else part
+
+
+def _repair_pad(cut: Cut) -> None:
+    """The slices around an axis are all alike: as many of them as stay."""
+    call, result = cut.call, cut.call.outputs[0]
+    pads, changed = _pads(call), False
+    if result is None or _repeats_itself(call):
+        return
+    for a, (before, after) in pads.items():
+        axis = call.tensor(0).axes[a]
+        if (before, after) != (0, 0) and is_live(axis) and is_live(result.axes[a]):
+            changed = True
+            pads[a] = (_left(cut, axis, result.axes[a], before), _left(cut, axis, result.axes[a], after, -1))
+    if changed:
+        entries = [n for column in zip(*pads.values(), strict=True) for n in column]
+        if call.has(1):
+            given = call.constant(1)
+            assert given is not None
+            cut.set_sizes(
+                1, entries, tuple(o if n is None else n for n, o in zip(entries, given.tolist(), strict=True))
+            )
+        else:
+            cut.set_attribute("pads" if call.attribute("pads") else "paddings", entries)
+
+
+def _left(cut: Cut, axis: Axis, result: Axis, pad: int, step: int = 1) -> int:
+    """What is left of the padding at one end; of what is cropped, how much is still there to be cropped."""
+    return int(cut.keep(result)[::step][:pad].sum()) if pad > 0 else -int(cut.keep(axis)[::step][:-pad].sum())
 
 
 def dead(call: Call) -> list[Tensor | None]:
@@ -514,8 +599,8 @@ OPERATORS: dict[str, Operator] = {
     "Expand": Operator(move=_expand, data=1, repair=repair_sizes(1), repairs=(1,)),
     "ConstantOfShape": Operator(move=_fill, repair=repair_sizes(0), repairs=(0,)),
     "Tile": Operator(move=_tile, data=1),
-    "Slice": Operator(move=_slice, data=1, repair=_repair_slice, repairs=(1, 2, 3, 4)),
-    "Split": Operator(move=_split, data=1, repair=repair_split, repairs=(1,)),
+    "Slice": Operator(move=_slice, data=1, repair=_repair_slice, sides=_slice_sides, repairs=(1, 2, 3, 4)),
+    "Split": Operator(move=_split, data=1, repair=repair_split, sides=_split_sides, repairs=(1,)),
     "Concat": Operator(move=_concat),
     "Gather": Operator(move=_gather, data=2, repair=_repair_gather, repairs=(1,)),
     "GatherND": Operator(_gather_nd, rest=zero_only, why="looks entries up along this axis"),
@@ -525,7 +610,7 @@ OPERATORS: dict[str, Operator] = {
     "TensorScatter": Operator(
         _tensor_scatter, rest=lambda call, x, update, at=None: _over_zeros(call, x, at, update), why=_WRITTEN
     ),
-    "Pad": Operator(move=_pad, data=1),
+    "Pad": Operator(move=_pad, data=1, repair=_repair_pad, repairs=(1,)),
     "DepthToSpace": Operator(_depth_to_space, rest=same, letters=_blocks, why=_BLOCK),
     "SpaceToDepth": Operator(_space_to_depth, rest=same, letters=_blocks, why=_BLOCK),
     "EyeLike": Operator("m! n! -> m n", why="draws a diagonal along this axis"),

@@ -102,20 +102,25 @@ def _written_rest(_: Call, x: Any, scale: Any, bias: Any = None) -> Any:
 
 
 def _write_out(cut: Cut) -> None:
-    """A LayerNormalization over a share s of its entries, the others being zero, with the divisor that it had.
+    """A LayerNormalization over what is left, with the divisor that it had."""
+    if cut.share(cut.call.tensor(0).axes[_first(cut.call) :]) < 1:
+        x, gain, *bias = map(cut.surgeon.value, cut.call.node.inputs)
+        cut.replace(_written_out(cut, x, gain, bias[0] if bias else None))
+
+
+def _written_out(cut: Cut, x: Any, gain: Any, bias: Any, epsilon: float = 1e-5) -> Any:
+    """The result of small nodes that normalise a share s of the entries, the others being zero.
 
     The mean is m = s mean(x), and the variance s mean((x - m)^2) + (1 - s) m^2: each entry that is gone was m away.
     """
-    axes, first = cut.call.tensor(0).axes, _first(cut.call)
-    share = cut.share(axes[first:])
-    if share == 1:
-        return
-    x, gain, *bias = map(cut.surgeon.value, cut.call.node.inputs)
-    over, op = list(range(first, len(axes))), cut.insert
+    result = cut.call.outputs[0]
+    assert result is not None
+    axes, first = result.axes, int(cut.call.attribute("axis", -1)) % len(result.axes)
+    share, over, op = cut.share(axes[first:]), list(range(first, len(axes))), cut.insert
 
     def mean(value: Any) -> Any:
         """The sum over what is left, by the length that there was."""
-        if cut.call.node.version < 18:
+        if cut.surgeon.graph.opsets.get("", 1) < _AXES_BY_OPERAND:
             return op("Mul", op("ReduceMean", value, axes=over, keepdims=1), cut.constant(share))
         return op("Mul", op("ReduceMean", value, cut.integers(over), keepdims=1), cut.constant(share))
 
@@ -123,9 +128,50 @@ def _write_out(cut: Cut) -> None:
     apart = op("Sub", x, centre)
     gone = op("Mul", op("Mul", centre, centre), cut.constant(1 - share))
     variance = op("Add", mean(op("Mul", apart, apart)), gone)
-    spread = op("Sqrt", op("Add", variance, cut.constant(cut.call.attribute("epsilon", 1e-5))))
+    spread = op("Sqrt", op("Add", variance, cut.constant(cut.call.attribute("epsilon", epsilon))))
     scaled = op("Mul", op("Div", apart, spread), gain)
-    cut.replace(op("Add", scaled, bias[0]) if bias and bias[0] is not None else scaled)
+    return op("Add", scaled, bias) if bias is not None else scaled
+
+
+def _skip(call: Call) -> str:
+    """Of a sum, which comes out too; the statistics need all: `*b d, *b d, d, d, d -> *b d, ~*b 1, ~*b 1, *b d`."""
+    return _SKIP if any(call.node.outputs[1:3]) else _SKIP.replace("!", "")
+
+
+def _skip_written_rest(call: Call, x: Any, skip: Any, gain: Any, bias: Any = None, more: Any = None) -> Any:
+    """Both results are zero where all that is added is, and the gain silences it."""
+    return _sum_written_rest(call, np.add(x, skip) + (0.0 if more is None else more), gain, bias)
+
+
+def _sum_written_rest(call: Call, total: Any, gain: Any, bias: Any) -> Any:
+    both = (np.asarray(total) == 0) & (np.asarray(_written_rest(call, total, gain, bias)) == 0)
+    return np.where(both, 0.0, np.nan)
+
+
+def _write_out_skip(cut: Cut) -> None:
+    """A sum, then a LayerNormalization of it that is written out."""
+    if cut.share(cut.call.tensor(0).axes[-1:]) < 1:
+        x, skip, gain, *others = map(cut.surgeon.value, cut.call.node.inputs)
+        bias, more = [*others, None, None][:2]
+        total = cut.insert("Add", x, skip)
+        total = total if more is None else cut.insert("Add", total, more)
+        cut.replace(_written_out(cut, total, gain, bias, epsilon=_SMALL))
+        cut.replace(total, 3)
+
+
+def _embed_written_rest(call: Call, *rests: Any) -> Any:
+    """Both results are zero where all tables are, and the gain silences it."""
+    words, places, kinds, gain, bias = rests[2:7]
+    return _sum_written_rest(call, np.add(words, places) + (0.0 if kinds is None else kinds), gain, bias)
+
+
+def _write_out_embedding(cut: Cut) -> None:
+    """The node goes on adding the embeddings up; what it sums to is normalised by nodes that are written out."""
+    result = cut.call.outputs[0]
+    assert result is not None
+    if cut.share(result.axes[-1:]) < 1:
+        gain, bias = (cut.surgeon.value(cut.call.node.inputs[i]) for i in (5, 6))
+        cut.replace(_written_out(cut, cut.output(2), gain, bias, epsilon=_SMALL))
 
 
 def _over(*default: int, since13: bool = False) -> Any:
@@ -163,6 +209,10 @@ def _mean_variance(call: Call) -> str:
     return f"{' '.join(a + '!' * (i in over) for i, a in enumerate(axes))} -> {' '.join(axes)}"
 
 
+_AXES_BY_OPERAND = 18  # the opset in which the axes of a ReduceMean became an operand
+_SMALL = 1e-12  # onnxruntime's epsilon, where a node says none
+_STATISTICS = "normalises over this axis, and something reads its statistics"
+_LOOKS_UP = "looks entries up along this axis"
 _SKIP = "*b d!, *b d!, d!, d!, d! -> *b d, ~*b 1, ~*b 1, *b d"
 _EMBED = "b s, b s, v! d!, p! d!, t! d!, d!, d!, b s, b s -> b s d, ~b, b s d"
 OPERATORS: dict[str, Operator] = {
@@ -173,14 +223,22 @@ OPERATORS: dict[str, Operator] = {
         _layer,
         rest=_centred_rest,
         plain=True,
-        why=f"{_WHY} (--allow-rewrite frees it: about ten small nodes then stand for the one)",
-        rewrite=Operator(_root_mean_square, rest=_written_rest, plain=True, feedback="d", repair=_write_out),
+        why=_WHY,
+        rewrite=Operator(
+            _root_mean_square, rest=_written_rest, plain=True, why=_STATISTICS, feedback="d", repair=_write_out
+        ),
     ),
     "RMSNormalization": Operator(_root_mean_square, rest=zero_only, feedback="d", repair=_repair_root_mean_square),
     "SimplifiedLayerNormalization": Operator(  # onnxruntime's, in the standard domain
         _root_mean_square, rest=zero_only, why=_WHY, feedback="d", repair=_repair_root_mean_square
     ),
-    "com.microsoft.SkipLayerNormalization": Operator(_SKIP, why=_WHY),
+    "com.microsoft.SkipLayerNormalization": Operator(
+        _SKIP,
+        why=_WHY,
+        rewrite=Operator(
+            _skip, rest=_skip_written_rest, plain=True, why=_STATISTICS, feedback="d", repair=_write_out_skip
+        ),
+    ),
     "com.microsoft.SkipSimplifiedLayerNormalization": Operator(
         _skip_root_mean_square,
         rest=_skip_rest,
@@ -188,7 +246,17 @@ OPERATORS: dict[str, Operator] = {
         feedback="d",
         repair=partial(_repair_root_mean_square, gain=2, epsilon=1e-12),
     ),
-    "com.microsoft.EmbedLayerNormalization": Operator(_EMBED, why=_WHY),
+    "com.microsoft.EmbedLayerNormalization": Operator(
+        _EMBED,
+        why=_WHY,
+        rewrite=Operator(
+            _EMBED.replace("d!", "d"),
+            rest=_embed_written_rest,
+            why=_LOOKS_UP,
+            feedback="d",
+            repair=_write_out_embedding,
+        ),
+    ),
     "LpNormalization": Operator(_length, rest=zero_only, feedback="v"),
     "MeanVarianceNormalization": Operator(_mean_variance, rest=_undefined, why=_WHY),
     "LRN": Operator("n c! *s -> n c *s", rest=zero_only, why="normalises over neighbouring channels"),

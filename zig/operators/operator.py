@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from zig.units import Call, Tensor
 
 
+Side = tuple[int, int, int, int]  # number of the result, axis, where the piece begins and where it ends
 ABSENT = 99  # the place of a zero point that no operator has: 0 itself
 
 
@@ -37,6 +38,7 @@ class Operator:
     feedback: str = ""  # letter of a recurrent state, summed over inside
     data: int = 0  # how many operands are data; the rest set parameters (0: all are data)
     repair: Callable[[Cut], None] | None = None  # what surgery adjusts besides cutting axes
+    sides: Callable[[Call], list[Side]] | None = None  # the pieces that it cuts of its first operand
     repairs: tuple[int, ...] = ()  # the operands that `repair` looks after
     rewrite: Operator | None = None  # the row that holds where surgery may write the node anew
     wall: str = ""  # why nothing passes

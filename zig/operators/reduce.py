@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from zig.errors import RuleError
 from zig.operators.operator import Operator, letters, repair_sizes, same, zero_only
+from zig.operators.sign import is_one_sided
 
 if TYPE_CHECKING:
     from zig.cut import Cut
@@ -37,6 +39,39 @@ def _axes(call: Call, rank: int) -> set[int]:
     if given is None or not len(given):
         return set() if call.attribute("noop_with_empty_axes", 0) else set(range(rank))
     return {int(a) % max(rank, 1) for a in given}  # a single number may be reduced "along" its axis 0
+
+
+def _extreme(sign: int, rewrite: bool) -> Any:
+    def rule(call: Call) -> str:
+        """`*a v -> *a 1` where zeros can't win, or can be written out; else `*a v! -> *a 1`."""
+        rank, graph = len(call.tensor(0).axes), call.flow.graph
+        spreads = rewrite and graph.opsets.get("", 1) >= _SPREADS
+        free = spreads or is_one_sided(graph, call.node.inputs[0], sign)
+        return _over(letters(rank), _axes(call, rank), not free, call.attribute("keepdims", 1))
+
+    return rule
+
+
+def _repair_extreme(sign: int) -> Callable[[Cut], None]:
+    def repair(cut: Cut) -> None:
+        """Zeros that are gone still count: they win where all that is left lies beyond."""
+        axes = cut.call.tensor(0).axes
+        gone = any(cut.touches(axes[i]) for i in _axes(cut.call, len(axes)))
+        if gone and not is_one_sided(cut.call.flow.graph, cut.call.node.inputs[0], sign):
+            cut.append("Max" if sign > 0 else "Min", np.array(0, cut.dtype))
+
+    return repair
+
+
+def _extremes() -> dict[str, Operator]:
+    """The largest and the smallest along axes: a zero among others is no loss where these lie on one side of it."""
+    found = {}
+    for name, sign in (("Max", 1), ("Min", -1)):
+        given: dict[str, Any] = {"rest": _mean_rest, "spelled": True, "data": 1}
+        given["why"] = f"{_WHY}, in which something may lie {'below' if sign > 0 else 'above'} zero"
+        written = Operator(_extreme(sign, True), repair=_repair_extreme(sign), **given)
+        found[f"Reduce{name}"] = Operator(_extreme(sign, False), rewrite=written, **given)
+    return found
 
 
 def _mean(call: Call) -> str:
@@ -245,6 +280,7 @@ def _likelihood(call: Call) -> str:
     return f"{loss}, ~n c *d" if call.node.op == "SoftmaxCrossEntropyLoss" else loss
 
 
+_SPREADS = 8  # the opset from which on Max and Min take operands of different shapes
 _WHY = "reduces over this axis"
 _WINDOW = "slides a window over this axis"
 _REGION = "cuts regions out of this axis"
@@ -254,9 +290,7 @@ OPERATORS: dict[str, Operator] = {
         f"Reduce{name}": Operator(_reduce(bound=False), rest=zero_only, data=1)
         for name in ("Sum", "L1", "L2", "SumSquare")
     },
-    **{  # these give a constant back as it is
-        f"Reduce{name}": Operator(_reduce(bound=True), rest=same, why=_WHY, data=1) for name in ("Max", "Min")
-    },
+    **_extremes(),
     "ReduceMean": Operator(_mean, rest=_mean_rest, spelled=True, data=1, repair=_repair_mean),
     "ReduceLogSumExp": Operator(_reduce(bound=True), why=_WHY, data=1),
     "ReduceLogSum": Operator(_reduce(bound=False), rest=_log_of_sum, data=1),

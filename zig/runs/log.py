@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from pathlib import Path
 from typing import Any
 
+from zig.atomic import write
 from zig.packages import importing
 
 
@@ -27,11 +29,9 @@ class Log:
         """
         self.path, self.columns = folder / "log.csv", columns
         folder.mkdir(parents=True, exist_ok=True)
-        lines = self.path.read_text().splitlines() if step and self.path.exists() else []
-        kept = [
-            line for line in lines[1:] if line.count(",") == len(columns) - 1 and int(line.partition(",")[0]) <= step
-        ]
-        self.path.write_text("".join(f"{line}\n" for line in [",".join(columns), *kept]))
+        lines = self.path.read_text(errors="replace").splitlines() if step and self.path.exists() else []
+        kept = [line for line in lines[1:] if line.count(",") == len(columns) - 1 and _step(line) <= step]
+        write(self.path, "".join(f"{line}\n" for line in [",".join(columns), *kept]))
         self._board: Any = _board(folder / "tensorboard", step) if tensorboard else None
 
     def write(self, row: dict[str, float]) -> None:
@@ -49,6 +49,12 @@ class Log:
         """Let TensorBoard write what it holds."""
         if self._board is not None:
             self._board.close()
+
+
+def _step(line: str) -> float:
+    """The step of a line; of one that was damaged, infinity."""
+    first = line.partition(",")[0]
+    return int(first) if first.isdecimal() else math.inf
 
 
 def check_tensorboard() -> Any:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from zig.errors import RunError, UsageError
+from zig.process import ASKING, Terminated
 from zig.runs import checkpoint, data, methods, models
 from zig.runs.config import Run
 from zig.runs.data import Batch
@@ -82,6 +83,7 @@ class Trainer:
         self._model = processes.wrapped(model, training.compile)
         self._losses = (0.0, 0)  # their sum and number since the last line of the log
         self._asked, self._stopping = False, False  # to stop: this process, and all of them
+        self._end: BaseException = KeyboardInterrupt()  # by what
         checkpoint.seed_all(run.seed + processes.rank)
 
     # --- training ------------------------------------------------------------------------------------------------
@@ -91,7 +93,8 @@ class Trainer:
 
         Raises:
             RunError: The loss is no number.
-            KeyboardInterrupt: The process was told to stop; a checkpoint is written first.
+            KeyboardInterrupt: The process was told to stop; a checkpoint is written first. SystemExit, if by a signal
+                other than that of Ctrl-C.
         """
         steps, training = range(self.step, self.total if until is None else until), self.run.training
         chosen = data.keys(
@@ -111,7 +114,7 @@ class Trainer:
                     self.say.print(
                         f"stopped after step {self.step} of {self.total}; go on with --resume", soft_wrap=True
                     )
-                    raise KeyboardInterrupt
+                    raise self._end
         log.close()
         if self.step == self.total and not self.pruner.finished:
             raise RunError(
@@ -255,10 +258,11 @@ class Trainer:
         Raises:
             UsageError: It can't be read, or is of another run.
         """
+        return checkpoint.resume(self.folder / CHECKPOINT, self._go_on, self._say) or False
+
+    def _go_on(self, state: dict[str, Any]) -> bool:
+        """Take over what a checkpoint holds."""
         path = self.folder / CHECKPOINT
-        if not path.exists():
-            return False
-        state = checkpoint.read(path)
         if missing := sorted({*self._state(), "random"} - state.keys()):
             raise UsageError(
                 f"{path} is no checkpoint of a run: it has no '{missing[0]}'; choose another folder by out"
@@ -279,10 +283,12 @@ class Trainer:
     @contextlib.contextmanager
     def _stoppable(self) -> Iterator[None]:
         """The first signal to stop ends training after this step; the second ends the process as usual."""
-        usual = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+        usual = {number: signal.getsignal(number) for number in (signal.SIGINT, *ASKING)}
+        usual = {number: handler for number, handler in usual.items() if handler is not signal.SIG_IGN}  # `nohup`
 
         def stop(number: int, _: FrameType | None) -> None:
             self._asked = True
+            self._end = KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
             signal.signal(number, usual[signal.Signals(number)])
 
         for each in usual:

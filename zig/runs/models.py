@@ -78,10 +78,14 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     for key in ("model", "state_dict"):
         if isinstance(found.get(key), Mapping):
             found = found[key]
-    state = {name.removeprefix("module."): value for name, value in found.items() if isinstance(value, Tensor)}
+    state = {
+        name.removeprefix("module."): value
+        for name, value in found.items()
+        if isinstance(value, Tensor) and isinstance(name, str)
+    }
     try:
         model.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         lines = [line.strip() for line in str(error).splitlines()]
         raise UsageError(f"{path} does not fit the network: {' '.join(lines[1:2]) or lines[0]}") from error
 
@@ -116,10 +120,21 @@ def _transformers(section: ModelSection, name: str) -> Any:
 
     def make(**options: Any) -> Any:
         if section.weights and Path(section.weights).is_dir():
-            return made.from_pretrained(section.weights, local_files_only=True, **options)
+            return _pretrained(made, section.weights, options)
         return made(made.config_class(**options))
 
     return _called(make, section)
+
+
+def _pretrained(made: Any, folder: str, options: dict[str, Any]) -> Any:
+    """A network of transformers as a folder has it."""
+    try:
+        return made.from_pretrained(folder, local_files_only=True, **options)
+    except (TypeError, ValueError, OSError, UsageError):  # against the options, or of a file that is missing
+        raise
+    except Exception as error:  # a damaged file makes its readers raise anything
+        said = str(error).splitlines()[:1] or [type(error).__name__]
+        raise UsageError(f"model.weights: {folder} can't be read ({said[0]}); take a copy that is whole") from error
 
 
 _LIBRARIES: dict[str, Callable[[ModelSection, str], Any]] = {

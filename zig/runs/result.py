@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from rich.table import Table
 from torch import nn
 
+from zig.atomic import write_json
 from zig.runs.data import Arrays, Batch, Task, in_order
 from zig.training.export import evaluation
 from zig.training.oto import OTO
@@ -88,7 +88,7 @@ def finish(oto: OTO, task: Task, out: Path, batch_size: int, workers: int = 0) -
         "largest_relative_difference": comparison.max_rel,
         "warnings": [*none, *comparison.warnings],
     }
-    (out / "report.json").write_text(json.dumps(content, indent=2) + "\n")
+    write_json(out / "report.json", content)
     return content
 
 

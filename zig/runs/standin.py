@@ -6,6 +6,7 @@ The images carry a pattern by class, so that a network can learn them; the texts
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from zig.locks import LOCK
 from zig.runs.config import Data
 
 FOLDER_CLASSES = 4
@@ -22,6 +24,22 @@ Bytes = NDArray[np.uint8]
 NAMES = ("Anna", "Bruno", "Clara", "David", "Emma", "Felix")
 TOWNS = ("Oslo", "Lima", "Cairo", "Quito")
 TRADES = ("baker", "doctor", "painter", "judge")
+
+
+def smoke_folder(out: str) -> Path:
+    """Where a run that is only tried leaves its files."""
+    return Path(f"{out}-smoke")
+
+
+def empty(folder: Path) -> None:
+    """Remove what the last try has left in a folder, but no lock of this one."""
+    for left in folder.iterdir() if folder.is_dir() else ():
+        if left.name == LOCK:
+            continue
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink()
 
 
 def stand_in(section: Data, folder: Path, *, write: bool = True) -> Data:

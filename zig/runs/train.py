@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from zig.errors import UsageError
-from zig.runs import data, models
+from zig.locks import alone
+from zig.runs import checkpoint, data, models
 from zig.runs.config import Run, load
 from zig.runs.loop import CHECKPOINT, Trainer
 from zig.runs.processes import join
 from zig.runs.result import finish
-from zig.runs.standin import stand_in
+from zig.runs.standin import empty, smoke_folder, stand_in
 from zig.training.oto import OTO
 from zig.verify import check_onnxruntime
 
@@ -39,11 +40,11 @@ def train(config: Path_, *, smoke: bool = False, resume: bool = False) -> dict[s
         PlanError: The target can't be reached.
         RunError: The loss is no number.
         VerifyError: The compressed model would not give the same outputs.
-        KeyboardInterrupt: The process was told to stop; a checkpoint is written first.
+        KeyboardInterrupt, SystemExit: The process was told to stop; a checkpoint is written first.
     """
     check_onnxruntime()
     run = load(config, Run, smoke=smoke)
-    with join(run.training) as processes:
+    with join(run.training) as processes, _alone(run, smoke, processes.rank):
         say = Console(stderr=True, quiet=processes.rank > 0)
         if smoke:
             run = small(run, write=processes.rank == 0)
@@ -51,13 +52,18 @@ def train(config: Path_, *, smoke: bool = False, resume: bool = False) -> dict[s
             first = Trainer(run, processes, say)
             first.fit(first.total // 2)
             say.print("half of it is done; going on from its checkpoint")
-        elif not resume and (Path(run.out) / CHECKPOINT).exists():
+        elif not resume and checkpoint.exists(Path(run.out) / CHECKPOINT):
             raise UsageError(f"{run.out} holds a checkpoint already; go on with --resume, or choose another out")
         trainer = Trainer(run, processes, say)
         if trainer.resume():
             say.print(f"going on from step {trainer.step} of {trainer.total}")
         trainer.fit()
         return _finished(run, trainer.oto, trainer.task, say) if processes.rank == 0 else {}
+
+
+def _alone(run: Run, smoke: bool, rank: int) -> contextlib.AbstractContextManager[None]:
+    """Keep other runs out of the folder; the first of several processes does."""
+    return contextlib.nullcontext() if rank else alone(smoke_folder(run.out) if smoke else run.out)
 
 
 def prune_checkpoint(config: Path_, saved: Path_, *, out: Path_ | None = None, smoke: bool = False) -> dict[str, Any]:
@@ -78,8 +84,15 @@ def prune_checkpoint(config: Path_, saved: Path_, *, out: Path_ | None = None, s
     """
     check_onnxruntime()
     run = load(config, Run, smoke=smoke)
-    run = small(run, write=True) if smoke else run
-    run = run.model_copy(update={"out": os.fspath(out or run.out)})
+    home = smoke_folder(run.out) if smoke else Path(run.out)
+    with contextlib.ExitStack() as stack:
+        for folder in {Path(out or home).resolve(), *([home.resolve()] if smoke else [])}:
+            stack.enter_context(alone(folder))
+        run = small(run, write=True) if smoke else run
+        return _pruned(run.model_copy(update={"out": os.fspath(out or home)}), saved)
+
+
+def _pruned(run: Run, saved: Path_) -> dict[str, Any]:
     task = data.load(run.data, run.seed)
     model = models.build(run.model.model_copy(update={"weights": os.fspath(saved)}), run.seed).eval()
     models.check(model, task, run.model.name)
@@ -89,9 +102,9 @@ def prune_checkpoint(config: Path_, saved: Path_, *, out: Path_ | None = None, s
 
 def small(run: Run, *, write: bool) -> Run:
     """The run on a stand-in for its data, in a folder of its own, which is emptied and filled by one process."""
-    folder = Path(f"{run.out}-smoke")
+    folder = smoke_folder(run.out)
     if write:
-        shutil.rmtree(folder, ignore_errors=True)
+        empty(folder)
     section = stand_in(run.data, folder / "data", write=write)
     return run.model_copy(update={"out": str(folder), "data": section})
 

@@ -30,6 +30,7 @@ from zig.partition import Mask, Partition, analyze
 from zig.plan import Plan
 from zig.surgery import Report, compress, zero
 from zig.training.export import DynamicAxes, Inputs, export
+from zig.training.link import load_of
 from zig.training.oto import OTO, unwrapped
 from zig.training.slim import slim_state_dict
 
@@ -219,7 +220,7 @@ class Network:
         with tempfile.TemporaryDirectory() as folder:
             full, small = Path(folder, "full.onnx"), Path(folder, "small.onnx")
             export(model, path=full, **self._exported)
-            partition = analyze(full, **self._analyzed)
+            partition = analyze(load_of(full, model), **self._analyzed)
             compress(full, small, Plan(partition, np.zeros(len(partition), bool)), check=False)
             return slim_state_dict(model, full, small, **self._analyzed)
 

@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from zig import atomic
 from zig.errors import UsageError
 from zig.search.network import Subject
 
@@ -66,7 +67,7 @@ class Record:
         self.save()
 
     def save(self) -> None:
-        """Write the file beside its place and rename it, so that it is whole at any moment.
+        """Write the file, which is whole at any moment.
 
         Raises:
             UsageError: It can't be written.
@@ -100,13 +101,11 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
         UsageError: It can't be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(_text(content) + "\n")
-        os.replace(beside, path)
     except OSError as error:
         raise UsageError(f"{path}: can't be written ({error.strerror})") from error
+    atomic.write(path, _text(content) + "\n")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from zig.atomic import write
 from zig.search.plots import Series, chart
 
 PAGE = "report.html"
@@ -34,9 +35,10 @@ def write_report(folder: Path, content: Content) -> Path:
         parts += [draw(record) for record in records if record.get("zig") == kind]
     title = f"{escape(content['method'].replace('_', '-'))} search"
     page = folder / PAGE
-    page.write_text(
+    write(
+        page,
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-        f"<h1>{title}</h1>{''.join(parts)}</html>\n"
+        f"<h1>{title}</h1>{''.join(parts)}</html>\n",
     )
     return page
 

@@ -7,7 +7,6 @@ epoch's end. All that is random is a function of the seed and the step, so what 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,20 +22,21 @@ from torch import nn
 from zig.budget import cost
 from zig.errors import UsageError
 from zig.latency import fastest
+from zig.locks import alone
 from zig.partition import analyze
 from zig.runs import checkpoint, data, models
 from zig.runs.config import Path_, load
 from zig.runs.data import Batch, Examples, Task
 from zig.runs.result import measured, onnx_outputs
 from zig.runs.schedule import factor
-from zig.runs.standin import stand_in
+from zig.runs.standin import empty, smoke_folder, stand_in
 from zig.search.config import Iterative, OnceForAll, OneStep, Search
 from zig.search.iterative import IterativePruner
 from zig.search.network import Network, recalibrate
 from zig.search.ofa import UNITS, Evolution, OFAPruner
 from zig.search.onestep import OneStepPruner
 from zig.search.pruner import Pruner
-from zig.search.record import write_json
+from zig.search.record import read, write_json
 from zig.search.report import write_report
 from zig.surgery import Report, compress
 from zig.training.export import export
@@ -73,12 +73,13 @@ def search(config: Path_, *, smoke: bool = False, resume: bool = False) -> dict[
     run = load(config, Search, smoke=smoke)
     if run.training.mode == "sparse" and isinstance(run.method, OnceForAll) and run.method.kernels:
         raise UsageError(f"{config}: training.mode sparse can't have smaller kernels; set method.kernels to false")
-    if smoke:
-        folder = Path(f"{run.out}-smoke")
-        shutil.rmtree(folder, ignore_errors=True)
-        run = run.model_copy(update={"out": str(folder), "data": stand_in(run.data, folder / "data")})
-    _begin(run, resume or smoke)
-    return _Run(run, Console(stderr=True)).go()
+    folder = smoke_folder(run.out) if smoke else Path(run.out)
+    with alone(folder, "search"):
+        if smoke:
+            empty(folder)
+            run = run.model_copy(update={"out": str(folder), "data": stand_in(run.data, folder / "data")})
+        _begin(run, resume or smoke)
+        return _Run(run, Console(stderr=True)).go()
 
 
 def _begin(run: Search, resume: bool) -> None:
@@ -87,7 +88,7 @@ def _begin(run: Search, resume: bool) -> None:
     if file.exists():
         if not resume:
             raise UsageError(f"{run.out} holds a search already; go on with --resume, or choose another out")
-        if json.loads(file.read_text()) != said:
+        if read(file, "method") != said:
             raise UsageError(f"{run.out} holds a search by other settings; choose another out")
     write_json(file, said)
 
@@ -256,13 +257,14 @@ class _Run:
         within = data.steps_in_epoch(len(self.train), training.batch_size)
         optimizer = _optimizer(training.variant, model, training.lr, training.weight_decay)
         checkpoint.seed_all(self.run.seed)
-        done = 0
-        if file.exists():
-            saved = checkpoint.read(file)
+
+        def go_on(saved: dict[str, Any]) -> int:
             model.load_state_dict(saved["model"])
             optimizer.load_state_dict(saved["optimizer"])
             checkpoint.set_random_state(saved["random"])
-            done = saved["epochs"]
+            return int(saved["epochs"])
+
+        done = checkpoint.resume(file, go_on, self._say) or 0
         with self._telling(f"{stage}: epochs") as tell:
             for epoch in range(done, epochs):
                 self._epoch(model, optimizer, range(epoch * within, (epoch + 1) * within), epochs * within, step)
@@ -286,6 +288,9 @@ class _Run:
             optimizer.zero_grad()
             torch.autograd.backward(self.task.loss(self.task.forward(model, here), here))
             optimizer.step()
+
+    def _say(self, line: str) -> None:
+        self.say.print(line, highlight=False, soft_wrap=True)
 
     # --- the end ---------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ never saw, both models run by onnxruntime.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -24,7 +23,8 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zig.errors import UsageError
+from zig.atomic import write_json
+from zig.locks import alone
 from zig.partition import Partition, analyze
 from zig.picture import draw
 from zig.surgery import Report, compress
@@ -117,10 +117,13 @@ def run(
     """
     started = time.perf_counter()
     folder, say = Path(out), Console(stderr=True)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{folder}: can't be made ({error.strerror}); choose another folder by --out") from error
+    with alone(folder, "demo"):
+        return _told(folder, quick, sketch, started, say)
+
+
+def _told(
+    folder: Path, quick: bool, sketch: Callable[[Partition], str] | None, started: float, say: Console
+) -> dict[str, Any]:
     torch.manual_seed(0)
     digits, model = Digits.load(), DigitNet()
     say.print(
@@ -133,7 +136,7 @@ def run(
     report = compress(full, small, data={"image": digits.held_out[None]})
     note = draw(analyze(full), folder / "graph.svg", sketch=sketch)
     content = measure(full, small, report, digits) | {"seconds": round(time.perf_counter() - started, 1)}
-    (folder / "report.json").write_text(json.dumps(content, indent=2) + "\n")
+    write_json(folder / "report.json", content)
     Console().print(table(content))
     for line in filter(
         None, (note, f"full.onnx, compressed.onnx, report.json, log.jsonl and the picture are in {folder}")
@@ -147,9 +150,8 @@ def train(oto: OTO, digits: Digits, epochs: int, log: Path, say: Console) -> Non
     steps = len(digits.labels) // BATCH
     total = steps * epochs
     optimizer = oto.dhspg(
-        "adamw", lr=LEARNING_RATE, target_group_sparsity=SPARSITY,
-        start_pruning_steps=total // 4, pruning_steps=total // 2, round_to=MULTIPLE,
-    )  # fmt: skip
+        "adamw", lr=LEARNING_RATE, target_group_sparsity=SPARSITY, epochs=epochs, batches=steps, round_to=MULTIPLE
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=total)
     history = oto.log(log)
     oto.model.train()

@@ -103,7 +103,7 @@ def export(
 
 
 def save(model: ir.Model, path: str | os.PathLike[str]) -> None:
-    """Write a model beside its target, then rename it; weights beyond 2 GiB go to `<path>.data`.
+    """Write a model beside its target, then rename it; weights beyond 2 GiB go to a file beside it.
 
     Raises:
         ExportError: The target can't be written.

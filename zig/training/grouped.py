@@ -23,7 +23,9 @@ from typing_extensions import Unpack
 
 from zig.errors import PlanError
 from zig.training.bases import Base, Variant, base
+from zig.training.finite import Watch
 from zig.training.groups import GroupTable, refuse_sharded
+from zig.training.length import phases
 from zig.training.step import Layout, Step
 from zig.training.target import Measure, Target
 
@@ -46,8 +48,11 @@ class Options(TypedDict, total=False):
         target_params: The share of the parameters that is left in the end.
         round_to: Leave each node group whole, or with a width that is a multiple of this; 1. The target is then met as
             nearly as whole multiples can.
-        start_pruning_steps: Steps before pruning starts; 50. In a long training, some epochs.
-        pruning_steps: Steps from there until the target is reached; 150. In a long training, a third of it, say.
+        steps: Optimizer steps of the whole training, from which the next two follow.
+        epochs: In its place, with `batches`.
+        batches: Steps of an epoch, as `len(loader)`.
+        start_pruning_steps: Steps before pruning starts; a quarter of all.
+        pruning_steps: Steps from there until the target is reached; half of all, which leaves a quarter for recovery.
         decay_steps: The last steps of these, in which what must still go is led to zero linearly; half of them.
     """
 
@@ -62,8 +67,11 @@ class Options(TypedDict, total=False):
     target_macs: float | None
     target_params: float | None
     round_to: int
-    start_pruning_steps: int
-    pruning_steps: int
+    steps: int | None
+    epochs: int | None
+    batches: int | None
+    start_pruning_steps: int | None
+    pruning_steps: int | None
     decay_steps: int | None
 
 
@@ -127,23 +135,23 @@ class GroupOptimizer(Optimizer):
 
         Raises:
             PlanError: The target can't be reached, or the schedule is none.
-            UsageError: The parameters are sharded.
+            UsageError: The parameters are sharded, or it is not known how long the training is.
         """
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         self.variant: Variant = given.pop("variant", "sgd")
         self.base: Base = base(self.variant)
         super().__init__(params, {name: given.pop(name, usual) for name, usual in self.base.defaults.items()})
-        steps = given.pop("pruning_steps", 150)
-        decay = given.pop("decay_steps", max(1, steps // 2))
-        self.schedule = Schedule(given.pop("start_pruning_steps", 50), steps, decay)
         refuse_sharded(p for group in self.param_groups for p in group["params"])
         self.table = groups.only({p for group in self.param_groups for p in group["params"]})
         self.target = _target(self.table, given)
+        start, steps = phases(given, type(self).__name__)
+        self.schedule = Schedule(start, steps, given.pop("decay_steps", max(1, steps // 2)))
         if given:
             raise PlanError(f"{type(self).__name__} with {self.variant} has no option {', '.join(map(repr, given))}")
         self._device = next((p.device for g in self.param_groups for p in g["params"]), torch.device("cpu"))
         self._layout_now: Layout | None = None
         self._kept_now: Tensor | None = None
+        self._watch_now: Watch | None = None
         nothing = torch.zeros(len(self.table) + 1, dtype=torch.bool, device=self._device)
         self.state[_PROGRESS] = {"step": 0, "chosen": nothing, "zero": nothing}  # type: ignore[index]
 
@@ -183,7 +191,7 @@ class GroupOptimizer(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Optimize more parameters; they belong to no group of the table."""
         super().add_param_group(param_group)
-        self._layout_now = None
+        self._layout_now = self._watch_now = None
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved state.
@@ -204,11 +212,16 @@ class GroupOptimizer(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step; `closure` evaluates the model again and returns the loss, as for any torch optimizer."""
+        """Take one step; `closure` evaluates the model again and returns the loss, as for any torch optimizer.
+
+        Raises:
+            RunError: The loss or a parameter is not finite; see `zig.training.finite` for how often that is looked at.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+            self._watch().check_loss(loss, self.steps)
         step = Step(self.base, self.state, self._layout())
         if self.steps < self.schedule.start or not self.table.rows:
             self._train(step)
@@ -216,6 +229,8 @@ class GroupOptimizer(Optimizer):
             step.move(self._kept())
         else:
             self._prune(step)
+        if self._watch().is_due(self.steps) or self.steps in (self.schedule.start, self.schedule.end - 1):
+            self._watch().check(self.steps)
         self._progress["step"] += 1
         return loss
 
@@ -263,6 +278,11 @@ class GroupOptimizer(Optimizer):
         if self._kept_now is None:
             self._kept_now = self._scale(self._progress["zero"], 0.0)
         return self._kept_now
+
+    def _watch(self) -> Watch:
+        if self._watch_now is None:
+            self._watch_now = Watch((p for group in self.param_groups for p in group["params"]), self.table.names)
+        return self._watch_now
 
     def _layout(self) -> Layout:
         graded = [p.grad is not None for group in self.param_groups for p in group["params"]]

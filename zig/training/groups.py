@@ -9,7 +9,7 @@ number for each row becomes a number for each group by one `index_add_`, and com
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -65,16 +65,19 @@ class GroupTable:
         node_group: Node group of each group, int64[G]; at least one group of each node group is always kept.
         prunable: Groups that training can bring to zero, bool[G]; all, unless said otherwise.
         price: Parameters and MACs that are left when the groups of a mask bool[G] are gone, where that is known.
+        names: Of the parameters, for messages.
     """
 
     rows: tuple[GroupRows, ...]
     node_group: Ints
     prunable: Bools
     price: Price | None
+    names: Mapping[Tensor, str]
 
     def __init__(
-        self, rows: Sequence[GroupRows], node_group: Ints, prunable: Bools | None = None, price: Price | None = None
-    ):
+        self, rows: Sequence[GroupRows], node_group: Ints, prunable: Bools | None = None, price: Price | None = None,
+        names: Mapping[Tensor, str] | None = None,
+    ):  # fmt: skip
         """See the class; a group without any row can't be pruned."""
         present = np.zeros(len(node_group), bool)
         for row in rows:
@@ -83,6 +86,7 @@ class GroupTable:
         object.__setattr__(self, "node_group", np.asarray(node_group, np.int64))
         object.__setattr__(self, "prunable", present if prunable is None else present & prunable)
         object.__setattr__(self, "price", price)
+        object.__setattr__(self, "names", names or {})
 
     @classmethod
     def of(cls, partition: Partition, links: Links, module: nn.Module) -> GroupTable:
@@ -101,7 +105,8 @@ class GroupTable:
                 prunable[groups[groups >= 0]] = False
             elif (groups >= 0).any():
                 rows.append(GroupRows(parameter, found.axis, groups))
-        return cls(rows, partition.node_group, prunable, Budget(partition).price)
+        names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
+        return cls(rows, partition.node_group, prunable, Budget(partition).price, names)
 
     def only(self, parameters: set[Tensor]) -> GroupTable:
         """The table of some parameters; a group that has a row in another one is not prunable."""
@@ -110,7 +115,7 @@ class GroupTable:
             if row.parameter not in parameters:
                 prunable[row.groups[row.groups >= 0]] = False
         rows = [row for row in self.rows if row.parameter in parameters]
-        return GroupTable(rows, self.node_group, prunable, self.price)
+        return GroupTable(rows, self.node_group, prunable, self.price, self.names)
 
     def comparable(self, values: Floats, scope: str) -> Floats:
         """Numbers of groups, standardised within each node group, or (`global`) divided by the norm of all prunable.

@@ -127,7 +127,7 @@ def link(source: Any, module: nn.Module) -> Links:
     Raises:
         LinkError: A trainable parameter was folded, was changed since the export, or can't be told from another.
     """
-    graph = load(source)
+    graph = load_of(source, module)
     parameters, aliases = _parameters(module)
     search = _Search(graph, parameters, aliases)
     search.by_name()
@@ -141,6 +141,16 @@ def link(source: Any, module: nn.Module) -> Links:
         search.check_nothing_folded(unreached, type(module).__name__)
     shapes = {name: values.shape for name, values in parameters.items()}
     return Links(search.links, shapes, aliases, tuple(unreached))
+
+
+def load_of(source: Any, module: nn.Module) -> Graph:
+    """A model exported from a module, in which a parameter stays one tensor even where all of it is still zero or one.
+
+    Raises:
+        ModelError: The file can't be read.
+    """
+    named = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
+    return load(source, tied=[name for name, _ in named])
 
 
 class _Search:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from zig.atomic import write
 from zig.training.grouped import GroupOptimizer
 
 
@@ -23,15 +24,15 @@ class TrainingLog:
             names: A name for each node group; where two are alike, their numbers stand for them.
 
         Raises:
-            OSError: The file can't be written.
+            UsageError: The file can't be written.
         """
         count = Counter(names)
         self.optimizer = optimizer
         self.names = [name if count[name] == 1 else str(number) for number, name in enumerate(names)]
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = self.path.read_text().splitlines(keepends=True) if optimizer.steps and self.path.exists() else []
-        self.path.write_text("".join(line for line in lines if _step(line) <= optimizer.steps))
+        lines = self.path.read_text(errors="replace").splitlines() if optimizer.steps and self.path.exists() else []
+        write(self.path, "".join(f"{line}\n" for line in lines if _step(line) <= optimizer.steps))
 
     def write(self, **numbers: float) -> None:
         """Add a line: the step, these numbers (`loss`, `accuracy`, `epoch`, ...), the zero share of each node group.
@@ -50,8 +51,8 @@ class TrainingLog:
 
 
 def _step(line: str) -> float:
-    """The step of a line; of one that was cut off when a process died, infinity."""
+    """The step of a line; of one that is damaged, such as by a process that died, infinity."""
     try:
         return float(json.loads(line)["step"])
-    except json.JSONDecodeError:
+    except (ValueError, KeyError, TypeError):
         return math.inf

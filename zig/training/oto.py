@@ -1,7 +1,7 @@
 """Only-Train-Once: the way of working of OTO, in five lines.
 
 oto = OTO(model, dummy_input)                       # export, analyse, link
-optimizer = oto.dhspg(lr=0.1, target_group_sparsity=0.7)
+optimizer = oto.dhspg(lr=0.1, target_group_sparsity=0.7, epochs=300, batches=len(loader))
 ...                                                 # train as usual
 oto.compress()                                      # DemoNet_full.onnx, DemoNet_compressed.onnx: same outputs
 oto.compressed                                      # the same as a torch module
@@ -34,8 +34,9 @@ from zig.training.groups import GroupTable, refuse_sharded
 from zig.training.hesso import HESSO
 from zig.training.hesso_cric import HESSOCRIC
 from zig.training.hspg import HSPG
-from zig.training.link import Links, link
+from zig.training.link import Links, link, load_of
 from zig.training.log import TrainingLog
+from zig.training.parametrized import blame, check_exportable
 from zig.training.slim import slim
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class OTO:
     def __init__(
         self, model: nn.Module, dummy_input: Inputs, *, keywords: Mapping[str, Any] | None = None,
         dynamic_axes: DynamicAxes | None = None, forks: str = "heads", keep: Iterable[str] = (),
+        even_splits: bool = True,
     ):  # fmt: skip
         """Export the model, find its groups and link them to its parameters.
 
@@ -68,24 +70,38 @@ class OTO:
             dynamic_axes: Axes that stay free besides the batch: by argument, a name for each, {"image": {2: "height"}}.
             forks: Whether attention loses heads, sizes of heads, or whatever is finer; see `zig.analyze`.
             keep: Patterns of parameter names that are never pruned, as `head.*`.
+            even_splits: Whether all sides of an axis that is split into equal ones lose the same indices, so that
+                `x.chunk(2, 1)` still fits in the compressed module. Without, more groups are free, and the module may
+                not come back; the file always does.
 
         Raises:
             ExportError: The model can't be exported without loss.
             LinkError: A trainable parameter can't be found in the graph.
-            UsageError: The parameters are sharded.
+            UsageError: The parameters are sharded, or a weight is parametrised by what can't be exported.
         """
         self.model = unwrapped(model)
         refuse_sharded(self.model.parameters())
+        check_exportable(self.model)
         self._inputs: dict[str, Any] = {"inputs": dummy_input, "keywords": keywords}
-        self._axes, self._forks, self._keep = dynamic_axes, forks, tuple(keep)
+        self._axes, self._forks, self._keep, self._even = dynamic_axes, forks, tuple(keep), even_splits
         self._optimizer: GroupOptimizer | None = None
         self._compressed: nn.Module | ExportError | LinkError | None = None
         self._analyze()
 
     def _analyze(self) -> None:
-        exported = export(self.model, **self._inputs, dynamic_axes=self._axes)
-        self.partition: Partition = analyze(exported, forks=self._forks, keep=self._keep)
-        self.links: Links = link(self.partition.graph, self.model)
+        try:
+            exported = export(self.model, **self._inputs, dynamic_axes=self._axes)
+        except ExportError as error:
+            raise blame(self.model, error) from error
+        graph = load_of(exported, self.model)
+        self.links: Links = link(graph, self.model)
+        self.partition: Partition = analyze(graph, **self._options(self.links))
+
+    def _options(self, links: Links) -> dict[str, Any]:
+        """How groups are found: buffers keep their values, as no training moves them."""
+        buffers = {name for name, _ in self.model.named_buffers(remove_duplicate=False)}
+        held = [tensor for tensor, found in links.links.items() if {each.parameter for each in found} <= buffers]
+        return {"forks": self._forks, "keep": self._keep, "held": held, "even_splits": self._even}
 
     def mark_unprunable(self, patterns: str | Iterable[str]) -> None:
         """Protect parameters by patterns of their names, as `head.*`; before the optimizer is made.
@@ -114,6 +130,7 @@ class OTO:
 
         Raises:
             PlanError: The target can't be reached, or the schedule is none.
+            UsageError: It is not known how long the training is.
         """
         return self._made(HSPG, variant, params, options)
 
@@ -186,12 +203,14 @@ class OTO:
         name = name or type(self.model).__name__
         full, small = folder / f"{name}_full.onnx", folder / f"{name}_compressed.onnx"
         export(self.model, **self._inputs, path=full, dynamic_axes=self._axes)
-        partition = analyze(full, forks=self._forks, keep=self._keep)
+        graph = load_of(full, self.model)
+        options = self._options(link(graph, self.model))
+        partition = analyze(graph, **options)
         nothing_more = Plan(partition, np.zeros(len(partition), bool))
         report = compress(full, small, nothing_more, **verify_options)
         try:
             inputs = arguments_of(self.model, **self._inputs)
-            self._compressed = slim(self.model, full, small, inputs, forks=self._forks, keep=self._keep)
+            self._compressed = slim(self.model, full, small, inputs, **options)
         except (ExportError, LinkError) as error:
             self._compressed = error
             warnings.warn(str(error), stacklevel=2)

@@ -8,10 +8,9 @@ result is always run against the file.
 
 from __future__ import annotations
 
-import copy
 import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from zig.errors import ExportError, LinkError
-from zig.graph import Graph, load
+from zig.graph import Graph, Node
 from zig.partition import Partition, analyze
 from zig.removal import Zeroed, choices, removable
-from zig.training.link import Links, link
-from zig.verify import Session
+from zig.tally import Tally
+from zig.training.link import Links, link, load_of
+from zig.training.parametrized import Computed, computed, is_cut, masks, plain, replica
+from zig.verify import ATOL, RTOL, Session
 
 Path_ = str | os.PathLike[str]
 Keep = dict[str, dict[int, NDArray[np.bool_]]]
@@ -35,7 +36,6 @@ _HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "hea
 _HEAD_SIZES = ("head_dim", "attention_head_size", "head_size", "dim_head")
 _WIDTHS = ("all_head_size", "inner_dim", "attn_dim", "split_size", "inner_size")
 _BIASED = ("Conv", "ConvTranspose", "Gemm")
-_RTOL, _ATOL = 1e-4, 1e-5  # as `zig.verify`
 
 
 def slim_state_dict(module: nn.Module, full: Path_, small: Path_, **options: Any) -> dict[str, Tensor]:
@@ -48,21 +48,67 @@ def slim_state_dict(module: nn.Module, full: Path_, small: Path_, **options: Any
         **options: Of `zig.analyze`, if the groups were found with any.
 
     Returns:
-        Tensors by the names of `module.state_dict()`, each with storage of its own.
+        Tensors by the names of `module.state_dict()`, each with storage of its own; a weight that the module computes
+        from others (weight norm, spectral norm) and that is cut stands under its own name, in their place.
 
     Raises:
         LinkError: The files are not of this module and of each other, or a weight of `small` has no place in it.
     """
-    graph, compressed = load(full), load(small)
-    links = link(graph, module)
-    keep = _kept(analyze(graph, **options), compressed, links)
-    folded = _folded(graph, compressed, links)
-    first = {alias: name for name, aliases in links.aliases.items() for alias in (name, *aliases)}
-    state = {}
-    for name, tensor in module.state_dict().items():
-        known = first.get(name, name)
-        state[name] = folded[known].to(tensor) if known in folded else _cut(tensor, keep.get(known, {})).clone()
-    return state
+    return _Slimmed(module, full, small, options).state
+
+
+class _Slimmed:
+    """What becomes of a module.
+
+    Attributes:
+        module: It, or a copy in which the computed weights that are cut are plain ones.
+        state: The state of the small one.
+        convolutions: The number of groups of each small convolution, by the name of its weight.
+    """
+
+    def __init__(self, module: nn.Module, full: Path_, small: Path_, options: Mapping[str, Any]):
+        """Compare the files, and cut the state."""
+        graph, compressed = load_of(full, module), load_of(small, module)
+        links = link(graph, module)
+        keep = _kept(analyze(graph, **options), compressed, links)
+        first = {alias: name for name, aliases in links.aliases.items() for alias in (name, *aliases)}
+        keep |= {alias: keep[name] for alias, name in first.items() if name in keep}
+        made = [each for each in computed(module) if is_cut(each, keep)]
+        self.module = plain(module, made) if made else module
+        weights = dict(self.module.named_parameters(remove_duplicate=False))
+        shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+        for each in made:
+            keep[each.full_name] = dict(masks(each, weights[each.full_name], shapes, keep))
+        folded = _folded(graph, compressed, links)
+        self.state = {}
+        for name, tensor in self.module.state_dict().items():
+            known = first.get(name, name)
+            self.state[name] = folded[known].to(tensor) if known in folded else _cut(tensor, keep.get(name, {})).clone()
+        self.convolutions = _convolutions(graph, compressed, made)
+
+
+def _convolutions(graph: Graph, compressed: Graph, made: Sequence[Computed]) -> dict[str, int]:
+    """The number of groups of each convolution of the compressed file, by the name of its weight in the module."""
+    after = {node.outputs[0]: int(node.attribute("group", 1)) for node in compressed.nodes if "Conv" in node.op}
+    makers = {name: node for node in graph.nodes for name in node.outputs}
+    found: dict[str, int] = {}
+    for node in graph.nodes:
+        if node.outputs and node.outputs[0] in after:
+            origins, group = _origins(node.inputs[1], makers), after[node.outputs[0]]
+            names = (each.full_name for each in made if origins & set(each.sources))
+            found |= dict.fromkeys((node.inputs[1], *names), group)
+    return found
+
+
+def _origins(name: str, makers: Mapping[str, Node]) -> set[str]:
+    """The tensors that one is computed from and that nothing computes."""
+    todo, seen = [name], {name}
+    while todo:
+        node = makers.get(todo.pop())
+        news = {each for each in (node.inputs if node else ()) if each} - seen
+        seen |= news
+        todo += news
+    return seen - makers.keys()
 
 
 def slim(
@@ -81,11 +127,9 @@ def slim(
         ExportError: The module can't run with the cut sizes, or runs and gives other outputs.
         LinkError: See `slim_state_dict`.
     """
-    state = slim_state_dict(module, full, small, **options)
-    convolutions = {node.inputs[1]: int(node.attribute("group", 1)) for node in load(small).nodes if "Conv" in node.op}
-    error = None
+    slimmed, error = _Slimmed(module, full, small, options), None
     for names in (_HEADS, _HEAD_SIZES):
-        made = _rebuilt(module, state, convolutions, names)
+        made = _rebuilt(slimmed.module, slimmed.state, slimmed.convolutions, names)
         try:
             _check(made, small, inputs)
         except ExportError as found:
@@ -115,12 +159,10 @@ def _kept(partition: Partition, compressed: Graph, links: Links) -> Keep:
 
 def _made(partition: Partition, remove: NDArray[np.bool_], compressed: Graph) -> bool:
     """Whether the initializers of the compressed file have the sizes that this removal gives."""
-    for row in partition.rows:
-        if row.tensor in compressed.initializers:
-            gone = ((row.groups >= 0) & np.append(remove, False)[row.groups]).sum()
-            if compressed.initializers[row.tensor].dims[row.axis] != len(row.groups) - gone:
-                return False
-    return True
+    gone: dict[tuple[str, int], Any] = {}
+    for row in (row for row in partition.rows if row.tensor in compressed.initializers):
+        gone[row.tensor, row.axis] = np.append(remove, False)[row.groups] | gone.get((row.tensor, row.axis), False)
+    return all(compressed.initializers[name].dims[axis] == (~lost).sum() for (name, axis), lost in gone.items())
 
 
 def _folded(graph: Graph, compressed: Graph, links: Links) -> dict[str, Tensor]:
@@ -156,7 +198,7 @@ def _rebuilt(
     module: nn.Module, state: dict[str, Tensor], convolutions: dict[str, int], heads: tuple[str, ...]
 ) -> nn.Module:
     """A copy with the new state, its attributes brought in line."""
-    made = copy.deepcopy(module)
+    made = replica(module)
     fresh: dict[int, nn.Parameter] = {}  # tied parameters stay one
     for path, part in made.named_modules(remove_duplicate=True):
         before = {name: tuple(p.shape) for name, p in _tensors(part)}
@@ -285,11 +327,14 @@ def _check(made: nn.Module, small: Path_, inputs: tuple[tuple[Any, ...], dict[st
     tensors = [t.cpu().numpy() for t in tree_leaves((arguments, keywords)) if isinstance(t, Tensor)]
     named = {name: value.cpu().numpy() for name, value in keywords.items() if isinstance(value, Tensor)}
     feeds = {n: named.get(n, t) for n, t in zip(session.inputs, tensors, strict=False)}
-    expected = session.run(feeds).values()
-    for ours, theirs in zip(outputs, expected, strict=False):
-        scale = np.abs(theirs).max(initial=0.0)
-        if ours.shape != theirs.shape or np.abs(ours.cpu().numpy() - theirs).max(initial=0.0) > _ATOL + _RTOL * scale:
-            raise ExportError(f"{kind} runs with the cut sizes but gives other outputs than {small}; use the file")
+    expected, tally = session.run(feeds), Tally(str(small), kind, RTOL, ATOL)
+    found = dict(zip(expected, (value.cpu().numpy() for value in outputs), strict=False))
+    tally.add({name: value for name, value in expected.items() if name in found}, found, expected)
+    comparison = tally.comparison(1, 1, sampled=False)
+    if comparison.nothing:
+        raise ExportError(f"{kind} runs with the cut sizes, but {comparison.nothing}; use {small}")
+    if not comparison.equal:
+        raise ExportError(f"{kind} runs with the cut sizes but gives other outputs than {small}; use the file")
 
 
 def _random(value: Any, random: torch.Generator) -> Any:
