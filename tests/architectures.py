@@ -168,6 +168,30 @@ class SqueezeExcite(nn.Module):
         return x * torch.sigmoid(self.excite(F.relu(self.squeeze(x.mean((2, 3), keepdim=True)))))
 
 
+class PaddedShortcut(nn.Module):
+    """Option A of ResNet: the shortcut leaves out every other pixel and has zeros where there are new channels."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv_bn(inputs, outputs, stride=2), nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.more = (outputs - inputs) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.body(x) + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.more, self.more)))
+
+
+class SpatialGate(nn.Module):
+    """The spatial half of CBAM: pixels gated by the mean and the largest of their channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Conv2d(2, 1, 7, padding=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
+        return x * torch.sigmoid(self.gate(seen))
+
+
 class ConcatSpatial(nn.Module):
     """Two branches stacked along the height: their channels become one."""
 
@@ -371,6 +395,8 @@ PATTERNS: dict[str, Callable[[], nn.Module]] = {
     "s_flatten": lambda: ended(nn.MaxPool2d(4), nn.Flatten(), nn.Linear(256, 10)),
     "s_param_scale": lambda: pattern(conv_bn(16, 16), Scale(16)),
     "s_se": lambda: pattern(conv_bn(16, 16), SqueezeExcite(16, 8)),
+    "s_cbam": lambda: pattern(conv_bn(16, 16), SpatialGate()),
+    "s_option_a": lambda: pattern(PaddedShortcut(16, 32), PaddedShortcut(32, 64), after=64),
     "s_prelu": lambda: pattern(nn.Conv2d(16, 16, 3, padding=1), nn.PReLU(16)),
     "s_pixelshuffle": lambda: pattern(nn.Conv2d(16, 32, 3, padding=1), nn.PixelShuffle(2), after=8),
     "s_concat_spatial": lambda: pattern(ConcatSpatial(16)),

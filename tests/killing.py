@@ -14,6 +14,7 @@ from typing import Any
 
 STEPS = ("replace", "rename", "link", "unlink", "rmdir", "mkdir", "fsync")
 SAID = "said"  # what it says where it finds no room
+PRELOADED = ["zig.cli", "zig.surgery", "zig.verify"]  # by what all children are forked from
 HERE = Path(__file__).resolve().parent
 
 
@@ -28,7 +29,7 @@ def killed_at(number: int, folder: Path, *line: object) -> bool:
 def process(folder: Path, line: Any, number: int = 0, room: int = 0) -> BaseProcess:
     """`zig` in a folder, started; it kills itself before a step, or finds no room for larger files, in bytes."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["zig.cli", "zig.surgery", "zig.verify"])
+    context.set_forkserver_preload(PRELOADED)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parent)])
     child = context.Process(target=_run, args=(number, room, str(folder), [str(part) for part in line]))
     child.start()

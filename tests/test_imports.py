@@ -1,5 +1,7 @@
 """The core is light: it needs neither torch nor streamlit, and loads onnxruntime only to run a model."""
 
+import importlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -57,6 +59,14 @@ def test_training_without_torch_says_what_to_install(tmp_path: Path) -> None:
     done = python(code, tmp_path)
     assert done.returncode == 2
     assert done.stderr == "zig: error: zig demo needs torch; install it by pip install 'onnx-zig[train]'\n"
+
+
+@pytest.mark.parametrize("package", ["torchvision", "timm", "transformers"])
+def test_the_tests_of_a_lone_clone_import_what_is_installed(package: str) -> None:
+    """Beside a torch of another build too, by what stands in tests/ alone: else a hundred tests would be skipped."""
+    if importlib.util.find_spec(package) is None:
+        pytest.skip("needs the extra 'zoo'")
+    importlib.import_module(f"{package}.models")
 
 
 def test_public_names_stay_what_they_are_when_a_module_of_the_same_name_is_imported(model_path: Path) -> None:

@@ -139,6 +139,20 @@ PRODUCTS: dict[str, tuple[str, dict[str, Any], str]] = {
          "kernel": [6, 4, 3, 3], "one": [6]},
         "4: w0.0 bank.1 | we.0; 5: we.1 be.0 | bank.0 biases.0; 6: bank.1 biases.1 | w9.1",
     ),
+    "convolution by experts at rest at a half": (
+        """a = Conv (x, w0)
+        p = GlobalAveragePool (a)
+        q = Flatten (p)
+        e = Gemm (q, we)
+        s = Sigmoid (e)
+        k = MatMul (s, bank)
+        w = Reshape (k, kernel)
+        h = Conv (a, w)
+        t = Relu (h)
+        y = Conv (t, w9)""",
+        {"x": "1 3 4 4", "w0": "4 3 1 1", "we": "4 5", "bank": "5 24", "w9": "2 6 1 1", "kernel": [6, 4, 1, 1]},
+        "4: w0.0 bank.1 | we.0; 5: we.1 | bank.0; 6: bank.1 | w9.1",
+    ),
     "weights that a network makes": (
         """m = MatMul (x1, wz)
         z = Relu (m)
@@ -243,7 +257,10 @@ def test_what_is_zeroed_can_be_cut(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("of", ["params", "macs"])
-@pytest.mark.parametrize("name", ["bilinear pooling", "of one set of channels", "convolution by experts", "normalised"])
+@pytest.mark.parametrize(
+    "name",
+    ["bilinear pooling", "of one set of channels", "convolution by experts at rest at a half", "normalised"],
+)
 def test_a_budget_is_met_and_verified(name: str, of: str, tmp_path: Path) -> None:
     partition = zig.analyze(model_of(name))
     plan = zig.prune(partition, 0.5, of=of)

@@ -159,3 +159,19 @@ def test_a_large_weight_that_is_read_twice_is_not_held() -> None:
     tracemalloc.stop()
     assert graph.nodes
     assert held < table.nbytes / 10
+
+
+@pytest.mark.parametrize("kept", [1, 3])
+def test_zeros_that_must_stay_keep_their_size(kept: int, tmp_path: Path) -> None:
+    """They are made as wide as a tensor that is cut, but meet what can't be."""
+    text = """
+        h = MatMul (x, w)
+        n = Shape (h)
+        o = ConstantOfShape (n)
+        k = MatMul (h, u)
+        p = Add (o, k)
+        z = Softmax (p)
+        """
+    model = graphs.build(text, x="N 3", w="3 c", u="c c", c=5)
+    plan = zig.Plan(zig.analyze(model), np.arange(5) >= kept)
+    assert zig.compress(model, tmp_path / "small.onnx", plan).removed == 5 - kept

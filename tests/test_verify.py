@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -308,6 +309,27 @@ def test_an_input_type_that_no_array_has_is_named() -> None:
 def test_providers_that_are_not_here_are_named() -> None:
     with pytest.raises(UsageError, match=r"choose one of .*cpu"):
         verify(scaled(1, 1, 1, 1), scaled(1, 1, 1, 1), provider="abacus")
+
+
+@pytest.mark.parametrize("provider", ["tensorrt", "cuda"])
+def test_a_provider_that_cannot_start_is_named_in_one_sentence(model_path: Path, zig: Any, provider: str) -> None:
+    done = zig("verify", model_path, model_path, "--provider", provider)
+    if done.returncode == 0:
+        pytest.skip(f"{provider} starts here")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    named = ("onnxruntime can't start", f"provider '{provider}' is not part of the onnxruntime installed here; choose")
+    assert done.stderr.startswith(tuple(f"zig: error: {text}" for text in named))
+    assert done.stderr.count("\n") == 1
+    assert "::" not in done.stderr
+
+
+def test_the_smallest_of_all_models_runs_where_the_provider_is_not_at_fault() -> None:
+    import onnxruntime
+
+    from zig.verify import _starts
+
+    assert _starts(onnxruntime, [("CPUExecutionProvider", {})])
 
 
 def test_latency_is_a_time(model_path: Path) -> None:

@@ -69,7 +69,7 @@ def _evaluate(graph: Graph, shapes: Shapes, complete: bool) -> dict[str, Array]:
 def _read_constants(graph: Graph, node: Node, values: dict[str, Array]) -> None:
     for name in node.inputs:
         tensor = graph.initializers.get(name)
-        if tensor is not None and name not in values and tensor.data_type not in NOT_REAL:
+        if tensor is not None and name not in values and graph.is_real(name):
             limit = _LARGEST if tensor.data_type in _INTEGERS else 8 if node.op in ("Resize", "Upsample") else 1
             if math.prod(tensor.dims) <= limit:  # a longer list of floats is a weight
                 values[name] = graph.array(name)

@@ -68,7 +68,7 @@ def draft(target: str | os.PathLike[str], swept: Callable[[Path, Path], None] | 
     """
     try:
         place = checked(target)
-        _sweep(place, swept)
+        sweep(place, swept)
         folder, lock = _begin(place)
         try:
             (folder / _NEW).mkdir()
@@ -182,7 +182,7 @@ def _prefix(target: Path) -> str:
     return f".{short(target.name)}."
 
 
-def _sweep(target: Path, swept: Callable[[Path, Path], None] | None) -> None:
+def sweep(target: Path, swept: Callable[[Path, Path], None] | None = None) -> None:
     """Remove what dead processes have left beside the target."""
     prefix = _prefix(target)
     length = len(prefix) + _RANDOM + len(_SUFFIX)

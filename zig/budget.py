@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zig.dims import at_least_one
-from zig.units import Part
+from zig.units import Call, Part, Units
 
 if TYPE_CHECKING:
     from zig.partition import Mask, Partition
@@ -64,7 +64,9 @@ class Budget:
                   if n in read and n not in weights and graph.is_float(n)]  # fmt: skip
         self._names = list(weights)
         elements = [[part for axis in t.axes for part in axis] for t in weights.values()]
-        self._products = Products(partition, [*elements, *(parts for _, parts in partition.flow.costs)])
+        self._folds = _folds(partition)
+        added = [parts for _, parts in self._folds]
+        self._products = Products(partition, [*elements, *(parts for _, parts in partition.flow.costs), *added])
         self._loose = sum(others)
         self.parameters, self.macs = self.price(np.zeros(len(partition), bool))
 
@@ -92,15 +94,40 @@ class Budget:
         values = self._products.values(remove)
         if shares:
             values = values * self._shares(shares)
-        parameters, macs = values[: len(self._names)].sum(), values[len(self._names) :].sum()
+        first, last = len(self._names), len(values) - len(self._folds)
+        parameters, macs = values[:first].sum(), values[first:last].sum()
+        for biased, (groups, _) in zip(values[last:], self._folds, strict=True):
+            parameters += biased if remove[groups].any() else 0.0
         return round(float(parameters)) + self._loose, round(float(macs))
 
     def _shares(self, shares: Mapping[str, float]) -> Values:
-        """The share that stays of each weight, then of each product of MACs."""
+        """The share that stays of each weight, then of each product of MACs; biases stay."""
         readers = ((node.name, name) for node in self.partition.graph.nodes for name in node.inputs if name in shares)
         nodes = {node: shares[name] for node, name in readers}
         costs = [nodes.get(name, 1.0) for name, _ in self.partition.flow.costs]
-        return np.array([*(shares.get(name, 1.0) for name in self._names), *costs])
+        return np.array([*(shares.get(name, 1.0) for name in self._names), *costs, *([1.0] * len(self._folds))])
+
+
+def _folds(partition: Partition) -> list[tuple[Units, list[Part]]]:
+    """Biases that surgery adds: the groups that leave a constant where a node without a bias sums, and its parts."""
+    groups: dict[int, list[Units]] = {}
+    calls: dict[int, Call] = {}
+    for call, part, weight in partition.flow.contractions:
+        constant = np.isfinite(part.rest) & (part.rest != 0)
+        if weight is None or not constant.any() or (call.node.op != "MatMul" and call.has(2)):
+            continue
+        fold = partition.flow.operators[call.node.op].fold
+        if fold is not None and fold(call):
+            calls[id(call)] = call
+            groups.setdefault(id(call), []).extend(partition.owners(part.units[constant]))
+    found = []
+    for key, call in calls.items():
+        whose, result = np.concatenate(groups[key]), call.outputs[0]
+        if result is not None and (whose >= 0).any():
+            batches = call.tensor(1).axes[:-2] if call.node.op == "MatMul" else ()
+            axes = (*batches, result.axes[1 if call.node.op == "Conv" else -1])
+            found.append((np.unique(whose[whose >= 0]), [part for axis in axes for part in axis]))
+    return found
 
 
 def nearest(gone: Callable[[int], float], share: float, top: int) -> int:

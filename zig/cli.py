@@ -63,6 +63,14 @@ class Criterion(str, Enum):
     random = "random"
 
 
+class Backend(str, Enum):
+    """Where a search scores its candidates."""
+
+    loky = "loky"
+    dask = "dask"
+    ray = "ray"
+
+
 class Scope(str, Enum):
     """Where groups compete."""
 
@@ -83,6 +91,13 @@ Rewrite = Annotated[
     bool,
     typer.Option(
         "--allow-rewrite", help="Free streams under LayerNormalization: each is then written out in ten small nodes."
+    ),
+]
+FreezeInputs = Annotated[
+    bool,
+    typer.Option(
+        "--freeze-inputs",
+        help="Nobody overrides a weight that is listed as an input too: prune it, and list it no more.",
     ),
 ]
 ForksOption = Annotated[Forks, typer.Option("--forks", help="What goes together where an axis is split, as for heads.")]
@@ -113,7 +128,6 @@ Smoke = Annotated[bool, typer.Option("--smoke", help="Try it all in a minute, on
 app = typer.Typer(
     help="Prunes neural networks exactly, from the ONNX file.",
     epilog="Example: zig compress model.onnx -o small.onnx",
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -212,6 +226,7 @@ def analyze(
     forks: ForksOption = Forks.heads,
     keep: Keep = None,
     rewrite: Rewrite = False,
+    freeze_inputs: FreezeInputs = False,
     why: Annotated[
         Optional[str],  # noqa: UP045 - as above
         typer.Option("--why", metavar="TENSOR", help="Say why this weight can't be pruned, and what would free it."),
@@ -233,13 +248,15 @@ def analyze(
     pictures = [(form, target) for form, target in (("svg", svg), ("pdf", pdf), ("dot", dot)) if target]
     for _, target in pictures:
         checked(target)
-    partition = zig.analyze(model, forks=forks.value, keep=tuple(keep or ()), rewrite=rewrite)
+    partition = zig.analyze(
+        model, forks=forks.value, keep=tuple(keep or ()), rewrite=rewrite, freeze_inputs=freeze_inputs
+    )
     if why is not None:
         reasons = zig.why(partition, why)
         _print_json([reason._asdict() for reason in reasons]) if as_json else _show_reasons(why, reasons)
         return
     if diff is not None:
-        first = zig.analyze(diff, forks=forks.value, rewrite=rewrite)
+        first = zig.analyze(diff, forks=forks.value, rewrite=rewrite, freeze_inputs=freeze_inputs)
         changes = zig.diff(first, partition)
         _print_json([change._asdict() for change in changes]) if as_json else _show_changes(diff, model, changes)
         return
@@ -273,6 +290,7 @@ def prune(
     forks: ForksOption = Forks.heads,
     keep: Keep = None,
     rewrite: Rewrite = False,
+    freeze_inputs: FreezeInputs = False,
     as_json: Json = False,
 ) -> None:
     """Zero the least important groups.
@@ -286,7 +304,9 @@ def prune(
     if not 0 < ratio < 1:
         raise UsageError(f"--ratio is {ratio:g}; give a share between 0 and 1, such as 0.5")
     _check_model(output)
-    partition = zig.analyze(model, forks=forks.value, keep=tuple(keep or ()), rewrite=rewrite)
+    partition = zig.analyze(
+        model, forks=forks.value, keep=tuple(keep or ()), rewrite=rewrite, freeze_inputs=freeze_inputs
+    )
     measure = of.value if of else default_measure(scope.value)
     plan = zig.prune(
         partition,
@@ -324,6 +344,7 @@ def compress(
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare the outputs before writing.")] = True,
     strict: Annotated[bool, typer.Option("--strict", help="Fail where no group can be removed.")] = False,
     rewrite: Rewrite = False,
+    freeze_inputs: FreezeInputs = False,
     samples: Samples = 3,
     seed: Seed = 0,
     rtol: Rtol = None,
@@ -347,6 +368,7 @@ def compress(
         check=verify,
         strict=strict,
         rewrite=rewrite,
+        freeze_inputs=freeze_inputs,
         samples=samples,
         seed=seed,
         rtol=rtol,
@@ -469,11 +491,19 @@ def prune_checkpoint(
     _show_run(run(config, checkpoint, out=out, smoke=smoke), as_json)
 
 
-@app.command(epilog="Example: zig search samples/configs/search_onestep.yml")
+@app.command(epilog="Example: zig search samples/configs/search_onestep.yml --backend dask --address tcp://host:8786")
 def search(
     config: Config,
     smoke: Smoke = False,
     resume: Resume = False,
+    backend: Annotated[
+        Optional[Backend],  # noqa: UP045 - as above
+        typer.Option("--backend", help="Where candidates are scored, in place of method.backend."),
+    ] = None,
+    address: Annotated[
+        Optional[str],  # noqa: UP045 - as above
+        typer.Option("--address", metavar="URL", help="Of Dask's scheduler or Ray's cluster, as tcp://host:8786."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Search for a small network, as a file says.
@@ -483,7 +513,8 @@ def search(
     """
     with _training("search"):
         from zig.search.run import search as run
-    _show_run(run(config, smoke=smoke, resume=resume), as_json)
+    chosen: Any = backend.value if backend else None
+    _show_run(run(config, smoke=smoke, resume=resume, backend=chosen, address=address), as_json)
 
 
 @app.command(epilog="Example: zig view model.onnx --port 8600")

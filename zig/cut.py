@@ -19,6 +19,7 @@ from zig.dims import Dim, Size, number, product
 from zig.errors import RuleError
 from zig.files import Streamed, initializers, makers, replace
 from zig.flow import Flow
+from zig.graph import unlist
 from zig.partition import Mask, Partition
 from zig.removal import WHOLE, Zeroed
 from zig.shared import rejoin
@@ -49,7 +50,9 @@ class Surgeon:
         for call, i in self.flow.lent:
             if not call.node.is_entry and self._touches(call.inputs[i]):
                 Cut(self, call).borrow(i)
-        for call in (call for call in touched if id(call) not in stored):
+        known = {id(call) for call in touched}
+        misled = [call for call in self.flow.calls if id(call) not in known and self._is_misled(call)]
+        for call in (call for call in [*touched, *misled] if id(call) not in stored):
             operator = self.flow.operators[call.node.op]
             if not operator.sizes and not operator.repair:
                 continue
@@ -59,7 +62,8 @@ class Surgeon:
                     cut.set_attribute(attribute, self.size(call.letters[letter]))
             if operator.repair:
                 operator.repair(cut)
-        self._freeze()
+        self._freeze({id(call) for call in touched})
+        self._freeze_outputs()
         for call in {id(c.call): c.call for c in self.flow.contractions if self._leaves_constant(c.part)}.values():
             fold = self.flow.operators[call.node.op].fold
             if fold and fold(call):  # elsewhere only zeros read the constant
@@ -92,6 +96,15 @@ class Surgeon:
     def touches(self, axis: Axis) -> bool:
         """Whether anything along an axis goes."""
         return any(part.live and not self.keep((part,)).all() for part in axis)
+
+    def _is_misled(self, call: Call) -> bool:
+        """Whether a node that is cut nowhere itself goes by sizes of something that is."""
+        operator = self.flow.operators.get(call.node.op)
+        for name in (call.node.inputs[i] for i in (operator.repairs if operator else ()) if call.has(i)):
+            old, new = self.graph.values.get(name), self.values.get(name)
+            if old is not None and new is not None and not np.array_equal(old, new):
+                return True
+        return False
 
     def _touches(self, tensor: Tensor | None) -> bool:
         return tensor is not None and any(self.touches(axis) for axis in tensor.axes)
@@ -141,23 +154,63 @@ class Surgeon:
         ir.convenience.replace_all_uses_with(result, fresh, replace_graph_outputs=True)
         self.nodes[name] = node
 
-    def _freeze(self) -> None:
-        """A size that is used as a number (the root of a head's size) must stay the number that it was."""
+    def _freeze(self, touched: set[int]) -> None:
+        """A size that is used as a number (the root of a head's size) must stay the number that it was.
+
+        What sets the sizes of a result is left to the rows that look after it, where the cut touches their node.
+        """
         for call in self.flow.calls:
             operator = self.flow.operators.get(call.node.op)
-            repaired = operator.repairs if operator else ()
-            for i, name in ((i, name) for i, name in enumerate(call.node.inputs) if i not in repaired):
-                old, new = self.graph.values.get(name), self.values.get(name)
-                if old is None or name in self.graph.initializers or (new is not None and np.array_equal(old, new)):
-                    continue
-                if call.node.is_entry:  # it reads what its node reads, which is looked after there
-                    continue
-                if old.dtype == object or i >= len(call.node.proto.input):
-                    raise RuleError(
-                        f"{call.node} computes with a size that the cut changes; keep its weights with --keep"
-                    )
-                kind = self.graph.types.get(name)
-                Cut(self, call).set_operand(i, old.astype(ir.DataType(kind).numpy()) if kind else old)
+            repaired = operator.repairs if operator and id(call) in touched else ()
+            for i in range(len(call.node.inputs)):
+                if i not in repaired and not call.node.is_entry:  # that reads what its node reads
+                    self.freeze(call, i)
+
+    def freeze(self, call: Call, index: int) -> None:
+        """Give a node the number that an operand was, if the cut changes it.
+
+        Raises:
+            RuleError: a part of it is known only when the model runs, and changes too.
+        """
+        name = call.node.inputs[index]
+        if self._moves(name):
+            if index >= len(call.node.proto.input):
+                raise RuleError(f"{call.node} computes with a size that the cut changes; keep its weights with --keep")
+            Cut(self, call).connect(index, self._frozen(name, self.nodes[str(next(filter(None, call.node.outputs)))]))
+
+    def _freeze_outputs(self) -> None:
+        """A size that is an output of the model is what it was."""
+        for place, result in enumerate(self.model.graph.outputs):
+            name = str(result.name)
+            if self._moves(name):
+                maker = self.nodes[name]
+                same = ir.node("Identity", [self._frozen(name, None)], name=name)
+                graph_of(maker).append(same)
+                fresh, result.name = same.outputs[0], self.free_name(f"{name}.before")
+                fresh.name, fresh.type, fresh.shape = name, result.type, result.shape
+                self.model.graph.outputs[place], self.nodes[name] = fresh, same
+
+    def _moves(self, name: str) -> bool:
+        """Whether the cut changes a tensor that is known before the model runs."""
+        old, new = self.graph.values.get(name), self.values.get(name)
+        unlike = old is not None and (new is None or not np.array_equal(old, new))
+        return unlike and name not in self.graph.initializers
+
+    def _frozen(self, name: str, reader: ir.Node | None) -> ir.Value:
+        """What a known tensor was: a constant, but for what only the run tells, which is taken from what it is now."""
+        old, new, kind = self.graph.values[name], self.values.get(name), self.graph.types.get(name)
+        dtype = ir.DataType(kind).numpy() if kind else np.int64 if old.dtype == object else old.dtype
+        open_ = np.array([isinstance(n, Dim) for n in old.reshape(-1).tolist()], bool).reshape(old.shape)
+        was = self.add_initializer(f"{name}.was", np.where(open_, 0, old).astype(dtype))
+        if not open_.any():
+            return was
+        if new is None or new.shape != old.shape or (new[open_] != old[open_]).any():
+            raise RuleError(f"'{name}' is a size that the cut changes in a way that only the run tells; use --keep")
+        runs = self.add_initializer(f"{name}.runs", open_)
+        node = ir.node("Where", [runs, self._result(name), was], name=self.free_name(f"{name}.frozen"))
+        node.outputs[0].name = node.name
+        graph_of(self.nodes[name]).append(node) if reader is None else graph_of(reader).insert_before(reader, node)
+        return node.outputs[0]
 
     def cut_weight(self, name: str, rows: slice = WHOLE) -> Array:
         """What is left of an initializer, or of some of its rows."""
@@ -192,7 +245,9 @@ class Surgeon:
         tensor = ir.tensor(value, name=free)
         fresh = ir.Value(name=free, shape=ir.Shape(value.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.model.graph.register_initializer(fresh)
-        self.model.ir_version = max(self.model.ir_version, 4)  # before, every initializer had to be an input as well
+        if self.model.ir_version < 4:  # before, every initializer had to be an input as well; now it would be a default
+            unlist(self.model, self.stored)
+            self.model.ir_version = 4
         return fresh
 
     # constants
@@ -241,7 +296,8 @@ class Surgeon:
         if call.has(2):
             bias = self.weights(call.node.inputs[2]).astype(np.float64) + np.zeros(len(keep))
             added = added + call.attribute("beta", 1.0) * bias[..., keep]
-            cut.set_attribute("beta", 1.0) if call.node.op == "Gemm" else None
+        if call.node.op == "Gemm" and call.attribute("beta", 1.0) != 1:  # it is in the sum already, or had no bias
+            cut.set_attribute("beta", 1.0)
         cut.set_operand(2, added.astype(dtype))
 
 
@@ -262,9 +318,8 @@ class Cut:
     def operand(self, index: int) -> Array | None:
         """What an operand will hold after the cut, where that is known."""
         name = self.call.node.inputs[index] if self.call.has(index) else ""
-        return self.surgeon.values.get(
-            name, self.surgeon.graph.array(name) if name in self.surgeon.graph.initializers else None
-        )
+        known = self.surgeon.values.get(name)
+        return known if known is not None or name in self.surgeon.graph.values else self.surgeon.graph.constant(name)
 
     def set_attribute(self, name: str, value: Any) -> None:
         """Write an attribute; None removes it."""
@@ -274,7 +329,7 @@ class Cut:
 
     def set_operand(self, index: int, value: Array) -> None:
         """Give the node its own constant operand."""
-        self._connect(
+        self.connect(
             index, self.surgeon.add_initializer(f"{self.call.node.outputs[0]}.operand{index}", np.asarray(value))
         )
 
@@ -310,7 +365,7 @@ class Cut:
         concat = ir.node("Concat", pieces, attributes={"axis": 0}, name=f"{name}.concat")
         concat.outputs[0].name = self.surgeon.free_name(f"{name}.sizes")
         graph_of(self.node).insert_before(self.node, concat)
-        self._connect(index, concat.outputs[0])
+        self.connect(index, concat.outputs[0])
 
     def gather(self, axis: int, indices: Array) -> None:
         """Pick the wanted indices of the data operand first; what is left is one run from the first to the last."""
@@ -319,7 +374,7 @@ class Cut:
         node = ir.node("Gather", [self.node.inputs[0], picked], attributes={"axis": axis}, name=name)
         node.outputs[0].name = self.surgeon.free_name(f"{name}.value")
         graph_of(self.node).insert_before(self.node, node)
-        self._connect(0, node.outputs[0])
+        self.connect(0, node.outputs[0])
 
     def borrow(self, index: int) -> None:
         """Read only the beginning of a constant that is the same number all over."""
@@ -330,7 +385,7 @@ class Cut:
             part = self.insert("Slice", value, axes=axes, starts=[0] * len(axes), ends=ends)
         else:
             part = self.insert("Slice", value, *map(self.integers, ([0] * len(axes), ends, axes)))
-        self._connect(index, part)
+        self.connect(index, part)
 
     def append(self, operator: str, value: Array) -> None:
         """Add a constant to the node's result, or multiply it by one, under the result's own name."""
@@ -397,7 +452,14 @@ class Cut:
         name = self.call.node.inputs[index] if self.call.has(index) else ""
         return self.surgeon.cut_weight(name) if name in self.surgeon.flow.weights else None
 
-    def _connect(self, index: int, value: ir.Value) -> None:
+    def freeze(self, *indices: int) -> None:
+        """Operands that the cut would change stay what they were."""
+        for index in indices:
+            if self.call.has(index):
+                self.surgeon.freeze(self.call, index)
+
+    def connect(self, index: int, value: ir.Value) -> None:
+        """Give the node an operand."""
         if index >= len(self.node.inputs):
             self.node.resize_inputs(index + 1)
         self.node.replace_input_with(index, value)

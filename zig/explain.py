@@ -34,8 +34,12 @@ class Change(NamedTuple):
     after: int
 
 
-# What a reason says -> what a user can do about it: the first that fits, if dropping the reason frees anything.
+# What a reason says -> what a user can do about it. The first that fits is taken, if anything is free without it.
 _ADVICE = (
+    (
+        "--freeze-inputs",
+        "say that nobody overrides it (--freeze-inputs), or export the model without listing it as an input",
+    ),
     ("part of the model's input", "nothing: callers rely on the input's size"),
     ("part of the model's output", "nothing: callers rely on the output's size"),
     ("by request", "drop that --keep pattern"),

@@ -16,6 +16,7 @@ from zig import datafiles, disk
 from zig.arithmetic import Array
 from zig.atomic import Draft, draft
 from zig.datafiles import publish
+from zig.errors import ModelError
 from zig.graph import Graph
 from zig.removal import WHOLE, WORKERS, Zeroed
 from zig.shared import rejoin
@@ -55,6 +56,8 @@ class Streamed(ir.LazyTensor):
     def __init__(self, graph: Graph, name: str, dims: Iterable[int], values: Values):
         """Remember how to make the values: from the name and a range of the rows that the initializer has now."""
         dtype = ir.DataType(graph.initializers[name].data_type)
+        if dtype == ir.DataType.STRING:
+            raise ModelError(f"{graph.name}: tensor '{name}' holds texts where numbers belong; export the model again")
 
         def piece(rows: slice = WHOLE) -> ir.Tensor[Array]:
             value = values(name, rows)

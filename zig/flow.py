@@ -9,7 +9,7 @@ values), so that what is called removable is judged by the same rules in both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,9 @@ import numpy as np
 from zig.arithmetic import anonymous
 from zig.dims import Dim, Size, divide, number, product, symbol
 from zig.errors import RuleError
+from zig.measured import fix_measured
 from zig.parts import Parts, computed_over, leaked
 from zig.quantised import quantised
-from zig.recipes import Recipes
 from zig.rules import Letter, Operand, Rule, Spelling, parse, products, spell, spell_result, stem
 from zig.units import (
     Axis,
@@ -38,6 +38,7 @@ from zig.units import (
     size,
 )  # fmt: skip
 
+_LARGEST = float(np.finfo(np.float32).max)  # what is larger is infinite when the model runs
 UNFIT = (LookupError, TypeError, ValueError, ArithmeticError)
 Column = list[tuple[int, Part]]  # parts of one size that are tied, with the operand that each came from
 Columns = list[Column]
@@ -91,7 +92,6 @@ class Flow(Parts):
         self._lent: dict[tuple[int, int], Tensor] = {}
         self._parameters: dict[str, Node] = {}
         self._tensors: dict[str, Tensor | None] = {"": None}
-        self._recipes = Recipes(self)
         self._outcomes: dict[tuple[Any, ...], float] = {}
 
     def run(self) -> Flow:
@@ -108,6 +108,8 @@ class Flow(Parts):
             self.fix(self.weights[name], self.reason(f"sets a parameter of {node}", node.name))
         for name in self.graph.outputs:
             self.fix(self.tensor(name), self.reason(f"is part of the model's output '{name}'", ""))
+        if self.resting is None:
+            fix_measured(self)
         return self
 
     # -- tensors and nodes ---------------------------------------------------------------------------------------
@@ -123,6 +125,8 @@ class Flow(Parts):
 
     def _initializer(self, name: str) -> Tensor:
         dims, weight, number = self.graph.facts(name)
+        if name in self.graph.overridable:
+            return self._default(name, dims)
         weight, still = weight or name in self.zeros, 0.0 if weight else self.zeros.get(name, np.nan)
         axes = []
         for axis, n in enumerate(dims):
@@ -151,6 +155,16 @@ class Flow(Parts):
             if any(part.live and divided[part.units].any() for part in parts)
         ]
         return frozenset(found) - self.held
+
+    def _default(self, name: str, dims: tuple[int, ...]) -> Tensor:
+        """What is but the default of an input: whoever gives another one gives one of this shape."""
+        why = self.reason(
+            f"can be overridden by whoever runs the model, since '{name}' is an input too (--freeze-inputs says that "
+            "nobody does)", "",
+        )  # fmt: skip
+        self.weights[name] = Tensor(tuple(() if n == 1 else (self.fresh(n, np.nan),) for n in dims))
+        self.fix(self.weights[name], why)
+        return self.weights[name]
 
     def _visit(self, node: Node) -> None:
         values = self.graph.values
@@ -189,7 +203,8 @@ class Flow(Parts):
         """One number all over, read by several nodes, ties them to nothing: each takes as much of it as it needs."""
         node = call.node
         name = node.inputs[i]
-        alone = len(self.graph.readers[name]) < 2 and name not in self.graph.outputs
+        readers = [reader for reader in self.graph.readers[name] if not reader.is_entry]
+        alone = len(readers) < 2 and name not in self.graph.outputs
         if alone or not tensor.live or i >= len(node.proto.input):
             return
         key = id(node.proto), i  # a node with a body reads before and after it
@@ -235,8 +250,23 @@ class Flow(Parts):
     # -- rules ---------------------------------------------------------------------------------------------------
 
     def _apply(self, call: Call, operator: Operator) -> list[Tensor | None]:
+        for index, odd in operator.undefined.items():
+            self._look(call, index, odd)
         text = operator.rule(call) if callable(operator.rule) else operator.rule
-        return self._recipes.apply(call, operator, text)
+        return self.apply(call, operator, text)
+
+    def _look(self, call: Call, index: int, odd: Callable[[Call, Any], Any]) -> None:
+        """Slices of a stored operand with entries that leave nothing defined must stay: 0 / 0 is not 0."""
+        tensor, value = call.inputs[index] if call.has(index) else None, None
+        if tensor is not None and tensor.const and not call.node.body:
+            value = call.constant(index)
+        if value is None or value.dtype == object or not (found := odd(call, value)).any():
+            return
+        why = self.reason(f"would be infinite or undefined after {call.node}", call.node.name)
+        for axis, parts in enumerate(tensor.axes if tensor else ()):
+            hit = found.any(axis=tuple(i for i in range(found.ndim) if i != axis))
+            if len(parts) == 1 and parts[0].live:
+                self.leaks.append((parts[0].units[hit], why))
 
     def apply(self, call: Call, operator: Operator, text: str) -> list[Tensor | None]:
         """What comes of a node whose operator's rule is `text`."""
@@ -339,10 +369,11 @@ class Flow(Parts):
             if key not in self._outcomes and ... not in key:
                 self._outcomes[key] = float(operator.rest(call, *key[1:]))
             value = self._outcomes.get(key, np.inf)
-            if abs(value) != np.inf:
+            if not abs(value) > _LARGEST:
                 rest = self.level(value, len(part.units))
                 return part if rest is part.rest else Part(part.size, part.units, rest)
         rest = np.asarray(operator.rest(call, *rests), np.float64)
+        rest = np.where(np.abs(rest) > _LARGEST, np.inf, rest)
         if rest.shape != part.units.shape:
             rest = np.broadcast_to(rest, part.units.shape)
         finite = np.isfinite(rest)

@@ -36,6 +36,7 @@ _LISTS_ALL = 3  # the last version of the format that lists every initializer as
 _SMALL = 1024  # bytes of a constant that shape inference may look at
 _LEVEL = 1 << 16  # bytes of a constant that may be the same number over and over
 _STANDARD = ("", "ai.onnx")
+_DEFAULTS = 4  # the version of the format since which an initializer that is an input is but a default
 _NAMES = re.compile(r"[A-Za-z_][\w.]*")  # in a size such as `2*batch + 1`
 
 
@@ -83,8 +84,9 @@ class Graph:
     """A loaded model: `nodes` in topological order, `initializers` (Constants included), `shapes` and `values`."""
 
     def __init__(
-        self, proto: onnx.ModelProto, path: Path | None = None, folder: Path | None = None, tied: Collection[str] = ()
-    ):
+        self, proto: onnx.ModelProto, path: Path | None = None, folder: Path | None = None, tied: Collection[str] = (),
+        freeze_inputs: bool = False,
+    ):  # fmt: skip
         """Read the structure of a model.
 
         Args:
@@ -92,6 +94,7 @@ class Graph:
             path: its file.
             folder: where its external data lie, if not beside it.
             tied: initializers that stay one tensor for all their readers even where they hold a constant.
+            freeze_inputs: whether nobody overrides an initializer that is an input as well.
 
         Raises:
             ModelError: the model has no nodes, a cycle, or external data that can't be used.
@@ -104,6 +107,8 @@ class Graph:
         self.proto = self._with_data(self.proto)
         self.opsets = {o.domain if o.domain not in _STANDARD else "": o.version for o in proto.opset_import}
         self.initializers = {tensor.name: tensor for tensor in self.proto.graph.initializer}
+        self.overridable = frozenset[str]() if freeze_inputs else overridable(self.proto)  # theirs is but a default
+        self.frozen = overridable(self.proto) - self.overridable
         self.copies: dict[str, str] = {}  # initializers that are copies of others
         self.nodes = list(self._read_nodes(self.proto.graph, count()))
         self.inputs = [i.name for i in self.proto.graph.input if i.name not in self.initializers]
@@ -167,6 +172,7 @@ class Graph:
         except (onnx_ir.serde.SerdeError, ValueError, TypeError, NotImplementedError) as error:
             why = f"{error}" if error.__cause__ is None else f"{error.__cause__}"
             raise ModelError(f"{self.name}: holds what zig can't write ({why}); export the model again") from error
+        unlist(model, self.frozen)
         onnx_ir.external_data.set_base_dir(model.graph, self.folder.absolute())
         shared.give_copies(model, self)
         return model
@@ -251,15 +257,18 @@ class Graph:
         """What is known of a tensor before the model runs: real numbers, or an object array with `Dim`s, or None."""
         if name in self.values:
             return self.values[name]
-        real = name in self.initializers and self.initializers[name].data_type not in arithmetic.NOT_REAL
-        return self.array(name) if real else None
+        return self.array(name) if name in self.initializers and self.is_real(name) else None
+
+    def is_real(self, name: str) -> bool:
+        """Whether an initializer holds real numbers, and always the same ones."""
+        return name not in self.overridable and self.initializers[name].data_type not in arithmetic.NOT_REAL
 
     def facts(self, name: str) -> tuple[tuple[int, ...], bool, float]:
         """Of an initializer: its shape, whether it holds weights, and its value if it is one number, or 0 all over."""
         if name not in self._facts:
             tensor = self.initializers[name]
             dims = tuple(tensor.dims)
-            single = math.prod(dims) == 1 and tensor.data_type not in arithmetic.NOT_REAL
+            single = math.prod(dims) == 1 and self.is_real(name)
             number = float(self.array(name).reshape(-1)[0]) if single else 0.0 if self._is_nothing(name) else math.nan
             self._facts[name] = dims, self.is_float(name), number
         return self._facts[name]
@@ -268,7 +277,7 @@ class Graph:
         """Whether an initializer is zero all over, and nobody gives it other values."""
         tensor = self.initializers[name]
         small = tensor.ByteSize() <= _LEVEL and self.is_float(name) and _is_inline(tensor)
-        return small and name not in self.tied and not self.array(name).any()
+        return small and name not in self.tied and name not in self.overridable and not self.array(name).any()
 
     @staticmethod
     def scalar(tensor: TensorProto) -> float:
@@ -309,7 +318,13 @@ class Graph:
     def _is_level(self, name: str) -> bool:
         """Whether an initializer is one float over and over."""
         tensor = self.initializers.get(name)
-        if tensor is None or tensor.ByteSize() > _LEVEL or tensor.data_type not in _FLOATS or not _is_inline(tensor):
+        if (
+            tensor is None
+            or name in self.overridable
+            or tensor.ByteSize() > _LEVEL
+            or tensor.data_type not in _FLOATS
+            or not _is_inline(tensor)
+        ):
             return False
         damage.check_size(self.name, tensor)
         values = numpy_helper.to_array(tensor)
@@ -405,7 +420,8 @@ class Graph:
         bare.graph.name = main.name or "graph"
         known = [numpy_helper.from_array(v, n) for n, v in values.items()
                  if n not in self.initializers and v.dtype != object]  # fmt: skip
-        small = [tensor for tensor in self.initializers.values() if tensor.ByteSize() <= _SMALL and _is_inline(tensor)]
+        fixed = [tensor for name, tensor in self.initializers.items() if name not in self.overridable]
+        small = [tensor for tensor in fixed if tensor.ByteSize() <= _SMALL and _is_inline(tensor)]
         bare.graph.initializer.extend([*small, *known])
         given = {tensor.name for tensor in bare.graph.initializer} | {value.name for value in main.input}
         bare.graph.input.extend(main.input)
@@ -452,13 +468,31 @@ class Graph:
         return sum(8 if shape is None else sum(not isinstance(n, int) for n in shape) for shape in shapes)
 
 
-def load(source: Any, tied: Collection[str] = ()) -> Graph:
+def overridable(proto: onnx.ModelProto) -> frozenset[str]:
+    """The initializers that are inputs too, so that whoever runs the model may give them other values.
+
+    Before version 4 of the format every initializer had to be listed as an input, and runtimes take them for constants.
+    """
+    if proto.ir_version < _DEFAULTS:
+        return frozenset()
+    return frozenset(tensor.name for tensor in proto.graph.initializer) & {value.name for value in proto.graph.input}
+
+
+def unlist(model: onnx_ir.Model, names: Collection[str]) -> None:
+    """Leave out these initializers from what the model lists as its inputs."""
+    left = [value for value in model.graph.inputs if value.name not in names]
+    if len(left) < len(model.graph.inputs):
+        model.graph.inputs[:] = left
+
+
+def load(source: Any, tied: Collection[str] = (), freeze_inputs: bool = False) -> Graph:
     """Load a model from a path, or wrap what holds one in memory; a Graph comes back as it is.
 
     Args:
         source: a path, an `onnx.ModelProto`, an `onnx_ir.Model`, an `onnx_graphsurgeon.Graph` or a `Graph`.
         tied: initializers that stay one tensor for all their readers even where they hold a constant, as parameters do
             that training has yet to change.
+        freeze_inputs: whether nobody overrides an initializer that is an input as well, see `zig.analyze`.
 
     Raises:
         ModelError: the file is missing, is not ONNX, or its external data can't be used.
@@ -472,7 +506,7 @@ def load(source: Any, tied: Collection[str] = ()) -> Graph:
         proto, path = _read(source)
         folder = None
     with damage.blaming(str(path or proto.graph.name or "the model"), proto):
-        return Graph(proto, path, folder, tied=tied)
+        return Graph(proto, path, folder, tied, freeze_inputs)
 
 
 def _read(source: Any) -> tuple[onnx.ModelProto, Path | None]:

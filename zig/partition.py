@@ -244,7 +244,7 @@ class Partition:
 
 def analyze(
     source: Any, *, forks: str = "heads", operators: Mapping[str, Operator] | None = None, keep: tuple[str, ...] = (),
-    rewrite: bool = False, held: Iterable[str] = (), even_splits: bool = False,
+    rewrite: bool = False, freeze_inputs: bool = False, held: Iterable[str] = (), even_splits: bool = False,
 ) -> Partition:  # fmt: skip
     """Find every zero-invariant group of a model.
 
@@ -255,6 +255,8 @@ def analyze(
         keep: patterns of initializer names that must stay as they are (`fnmatch` wildcards).
         rewrite: whether surgery may write nodes anew to free what they look at: a LayerNormalization over a stream that
             is pruned becomes about ten small nodes with its original divisor.
+        freeze_inputs: whether nobody overrides an initializer that is an input as well; else it is fixed. What is
+            written no longer lists it among the inputs.
         held: names of initializers that keep their values, as what no training changes: they may be cut along, but no
             group needs them to be zero.
         even_splits: whether all sides of an axis that is split into equal ones lose the same indices, so that code that
@@ -267,7 +269,7 @@ def analyze(
     if forks not in FORKS:
         raise UsageError(f"forks must be one of {', '.join(FORKS)}, not '{forks}'")
     start = time.perf_counter()
-    graph = load(source)
+    graph = load(source, freeze_inputs=freeze_inputs)
     rows = {**OPERATORS, **(operators or {})}
     if rewrite:
         rows |= {name: row.rewrite for name, row in rows.items() if row.rewrite}

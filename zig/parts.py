@@ -35,7 +35,6 @@ class Parts:
         self.parts: dict[int, Part] = {}  # every distinct array of units, for node groups
         self._splits: dict[tuple[int, int], tuple[Units, Units]] = {}
         self._joins: dict[tuple[int, int], Units] = {}
-        self.recut: set[int] = set()  # arrays of units that were split or joined, which is not done twice
         self._reason_ids: dict[Reason, int] = {}
         self._whole: dict[int, tuple[Units, bool]] = {}  # whether every index has a unit; the array is kept alive
         self._shared: dict[tuple[float, int], Rest] = {}
@@ -143,7 +142,6 @@ class Parts:
             return Part(outer, why=part.why), Part(inner, why=part.why)
         key = (id(part.units), outer)
         if key not in self._splits:
-            self.recut.add(id(part.units))
             self._splits[key] = self.fresh(outer).units, self.fresh(inner).units
             self.forks.append(Fork(part.units.reshape(outer, inner), *self._splits[key], False, node.name))
         rows, columns = self._splits[key]
@@ -181,7 +179,6 @@ class Parts:
                 self.forks.append(Fork(units.reshape(m, n), outer.units, inner.units, True, node.name))
             else:
                 units = np.repeat(outer.units, n) if outer.live else np.tile(inner.units, m)
-            self.recut.update(id(part.units) for part in (outer, inner) if part.live)
             self._joins[key] = units
         rests = [p.rest if p.live else self.level(np.nan, k) for p, k in ((outer, m), (inner, n))]
         if (value := self._level(rests[0])) is self._level(rests[1]) and value is not ...:

@@ -58,7 +58,11 @@ def _read_often(graph: Graph) -> Iterator[tuple[str, list[list[Use]]]]:
                 uses.setdefault(name, {}).setdefault((id(node.proto), operand), []).append((node, operand))
     for name, found in uses.items():
         first = int(name not in others)  # who may go on reading the tensor itself
-        if len(found) > first and _may_lie_along_units(graph.initializers[name]) and name not in graph.tied:
+        if (
+            len(found) > first
+            and _may_lie_along_units(graph.initializers[name])
+            and name not in graph.tied | graph.overridable
+        ):
             yield name, list(found.values())[first:]
 
 

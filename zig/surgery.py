@@ -59,7 +59,7 @@ class Report:
 
 def compress(
     source: Any, target: str | os.PathLike[str], plan: Plan | None = None, *, tolerance: float = 0.0,
-    check: bool = True, strict: bool = False, rewrite: bool = False,
+    check: bool = True, strict: bool = False, rewrite: bool = False, freeze_inputs: bool = False,
     **verify_options: Any,
 ) -> Report:  # fmt: skip
     """Remove every group that is zero (and those of `plan`), verify, and write the smaller model.
@@ -71,6 +71,8 @@ def compress(
         tolerance: weights up to this magnitude count as zero.
         strict: whether it is an error that nothing can be removed.
         rewrite: whether nodes may be written anew, see `zig.analyze`; a plan brings its own answer.
+        freeze_inputs: whether nobody overrides initializers that are inputs, see `zig.analyze`; a plan brings its own
+            answer here too.
         check: whether onnxruntime compares full and compressed model before anything is written; of models for which
             there is not enough memory here the report says so instead.
         verify_options: `samples`, `seed`, `rtol`, `atol`, `data`, `provider`, `alone` of `zig.verify`.
@@ -84,7 +86,7 @@ def compress(
         VerifyError: the outputs differ; nothing is written.
     """
     check_target(target)
-    partition = _match(plan, source) if plan else analyze(source, rewrite=rewrite)
+    partition = _match(plan, source) if plan else analyze(source, rewrite=rewrite, freeze_inputs=freeze_inputs)
     graph, target = partition.graph, Path(target)
     unverified = _obstacle(graph, verify_options) if check else ""
     with blaming(graph.name, graph.proto):
@@ -170,7 +172,8 @@ def _match(plan: Plan, source: Any) -> Partition:
     known = isinstance(source, str | os.PathLike) and ours.graph.path == Path(source)
     if known or (isinstance(source, Graph) and source.proto is ours.graph.proto):
         return ours
-    if _form(Flow(load(source), ours.flow.operators).run()) != _form(ours.flow):
+    graph = load(source, freeze_inputs=bool(ours.graph.frozen))
+    if _form(Flow(graph, ours.flow.operators).run()) != _form(ours.flow):
         raise PlanError(f"the plan is for {ours.graph.name}, which has other groups than the model that was given")
     return ours
 
@@ -195,7 +198,8 @@ def _compare(full: Path, small: Path, graph: Graph, options: dict[str, Any]) -> 
         raise VerifyError(f"{graph.name}: the compressed model would not be valid ONNX ({said}); please report it")
     comparison = verify(full, small, **options)
     if not comparison.equal:
-        what = f"nothing was written, as the compressed model would compute something else: {comparison.differences[0]}"
+        why = next(iter(comparison.differences), f"largest relative difference {comparison.max_rel:.2g}")
+        what = f"the compressed model would not give the same outputs ({why}), so nothing was written"
         said = complaint(graph.proto, shapeless=True)
         if said and not said.startswith("No Op registered"):  # which onnxruntime's optimizer makes
             raise ModelError(f"{graph.name}: {what}; the model is no valid ONNX ({said}), so export it again")

@@ -56,7 +56,6 @@ class Tensor:
     const: bool = False
     weight: bool = False  # const, and of a float type: zeroing it is pruning
     number: float = np.nan
-    form: Any = field(default=None, init=False, repr=False, compare=False)  # for `zig.recipes`
 
     @property
     def sizes(self) -> tuple[Size, ...]:
@@ -87,7 +86,7 @@ class Call:
     inputs: list[Tensor | None]
     flow: Flow
     outputs: list[Tensor | None] = field(default_factory=list)
-    letters: dict[str, Axis] = field(default_factory=dict)  # by the rule; none where a recipe was followed
+    letters: dict[str, Axis] = field(default_factory=dict)  # by the rule
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """An attribute of the node."""

@@ -53,6 +53,7 @@ RTOL, ROUGH_RTOL = 1e-4, 5e-3  # of float32 and wider; of float16, bfloat16 and 
 STEPS = 3  # that a model with a state runs
 PATIENCE = 30.0  # seconds that one run may take, and one more for each 2 MB of weights
 _DIGITS = 18  # of a number of bytes
+SMALLEST = '<ir_version: 8, opset_import: ["" : 17]> g (float[1] x) => (float[1] y) { y = Abs (x) }'
 EDITED = 2**30  # bytes of a model file beyond which it is run as it is, without probes: it would be copied
 
 
@@ -176,12 +177,17 @@ class Session:
         wanted = _provider(provider, onnxruntime)
         content = model.content if shown is None else model.edited(shown, given or {})
         options = _session_options(onnxruntime, threads, None if isinstance(content, str) else model.folder)
-        with _in_plain_words(f"{self.name}: onnxruntime refuses the model"):
-            # Without fallback: a provider that can't start must be an error, not a line on stdout and a CPU run.
-            self._session = onnxruntime.InferenceSession(content, options, providers=wanted, enable_fallback=False)
+        try:
+            with _in_plain_words(f"{self.name}: onnxruntime refuses the model"):
+                # Without fallback: a provider that can't start must be an error, not a line on stdout and a CPU run.
+                self._session = onnxruntime.InferenceSession(content, options, providers=wanted, enable_fallback=False)
+        except ModelError as error:
+            if provider.lower() != "cpu" and not _starts(onnxruntime, wanted):
+                raise _unstarted(wanted) from error
+            raise
         self._run_options = onnxruntime.RunOptions
         if self._session.get_providers()[0] != wanted[0][0]:
-            raise UsageError(f"onnxruntime can't start {wanted[0][0]} on this machine; use --provider cpu")
+            raise _unstarted(wanted)
         rows = model.tables
         self.inputs = {v.name: _declared(v, rows.get(v.name, 0)) for v in self._session.get_inputs()}
         outputs = [_declared(value) for value in self._session.get_outputs()]
@@ -529,6 +535,24 @@ def _provider(name: str, onnxruntime: Any) -> list[tuple[str, dict[str, str]]]:
     full = known[name.lower()]
     # TF32 keeps 10 bits of mantissa, too few to tell two models apart.
     return [(full, {"use_tf32": "0"} if name.lower() == "cuda" else {})]
+
+
+def _starts(onnxruntime: Any, wanted: list[tuple[str, dict[str, str]]]) -> bool:
+    """Whether a provider takes the smallest of all models: else it is at fault, whatever it says of the one given."""
+    import onnx  # noqa: PLC0415 - seldom needed
+
+    model = onnx.parser.parse_model(SMALLEST)
+    try:
+        with _in_plain_words("the smallest of all models"):
+            content, options = model.SerializeToString(), _session_options(onnxruntime, 1, None)
+            made = onnxruntime.InferenceSession(content, options, providers=wanted, enable_fallback=False)
+    except ModelError:
+        return False
+    return bool(made.get_providers()[0] == wanted[0][0])
+
+
+def _unstarted(wanted: list[tuple[str, dict[str, str]]]) -> UsageError:
+    return UsageError(f"onnxruntime can't start {wanted[0][0]} on this machine; use --provider cpu")
 
 
 def _session_options(onnxruntime: Any, threads: int | None, folder: str | os.PathLike[str] | None) -> Any:

@@ -10,7 +10,7 @@ from ..facts import compare as facts
 from ..jobs import Job
 from ..opened import Opened
 from ..session import Look, Session
-from ..words import plain
+from ..words import cells, plain
 from .running import follow
 from .shared import opened_model, saying_errors, show_graph
 
@@ -74,7 +74,7 @@ def _tables(here: Session, model: Opened, other: Opened) -> None:
     left, right = st.columns(2)
     with left:
         st.markdown("**Sizes**")
-        st.dataframe(facts.sizes(model, other), hide_index=True, height="content")
+        st.dataframe(cells(facts.sizes(model, other)), hide_index=True, height="content")
         st.markdown("**Outputs**")
         if st.button("Compare the outputs", disabled=here.job is not None,
                      help="Runs both on the same random inputs under onnxruntime."):  # fmt: skip
@@ -87,7 +87,7 @@ def _tables(here: Session, model: Opened, other: Opened) -> None:
         st.markdown("**Weights whose shape differs**")
         rows = facts.widths(model, other)
         if rows:
-            st.dataframe(rows, hide_index=True, height=330)
+            st.dataframe(cells(rows), hide_index=True, height=330)
         else:
             st.caption("None: all weights have the same shapes.")
 
@@ -108,4 +108,4 @@ def _outputs(here: Session) -> None:
     for warning in comparison["warnings"]:
         st.caption(plain(warning))
     if comparison["outputs"]:
-        st.dataframe(facts.outputs(comparison), hide_index=True, height="content")
+        st.dataframe(cells(facts.outputs(comparison)), hide_index=True, height="content")

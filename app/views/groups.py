@@ -9,7 +9,7 @@ from ..facts import groups as facts
 from ..jobs import Job
 from ..opened import Opened
 from ..session import Session
-from ..words import count, plain
+from ..words import cells, count, plain
 from .running import follow
 from .shared import ask_group, model_with_groups, show_graph, table
 
@@ -45,7 +45,7 @@ def _table(here: Session, model: Opened) -> None:
             format="percent", help="How far the outputs move when half of the node group is zeroed."
         )
     chosen = st.dataframe(
-        rows, hide_index=True, height=330, column_config=config, on_select="rerun", selection_mode="single-row",
+        cells(rows), hide_index=True, height=330, column_config=config, on_select="rerun", selection_mode="single-row",
         key="groups",
     )  # fmt: skip
     picked = chosen["selection"]["rows"]
@@ -105,5 +105,5 @@ def _units(here: Session, model: Opened) -> None:
         f"Removing it saves **{count(found['parameters'])}** parameters and **{count(found['macs'])}** MACs; "
         f"its norm is **{found['score']:.2f}** of the mean."
     )
-    st.dataframe(found["slices"], hide_index=True, height="content",
+    st.dataframe(cells(found["slices"]), hide_index=True, height="content",
                  column_config={"norm": st.column_config.NumberColumn(format="%.3g")})  # fmt: skip

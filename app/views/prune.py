@@ -14,7 +14,7 @@ from ..facts.pruning import Wish
 from ..jobs import Job
 from ..opened import Opened
 from ..session import Session
-from ..words import count, percent, plain
+from ..words import cells, count, percent, plain
 from .running import follow
 from .shared import model_with_groups, saying_errors
 
@@ -82,7 +82,7 @@ def _effect(model: Opened, plan: Plan) -> None:
                       delta_arrow="off")  # fmt: skip
     st.markdown("**Widths**")
     st.dataframe(
-        facts.widths(model, plan), hide_index=True, height=330,
+        cells(facts.widths(model, plan)), hide_index=True, height=330,
         column_config={"kept": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1)},
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ from ..facts.picture import picture
 from ..launch import START
 from ..opened import Opened
 from ..session import Look, Session
-from ..words import plain
+from ..words import cells, plain
 from ..workspace import Workspace, start
 
 STYLE = """<style>
@@ -102,7 +102,7 @@ def show_graph(
 
 def table(rows: Sequence[Mapping[str, Any]], most: int = 10) -> None:
     """A table as high as its rows, up to `most` of them."""
-    st.dataframe(rows, hide_index=True, height="content" if len(rows) <= most else 35 * (most + 1) + 3)
+    st.dataframe(cells(rows), hide_index=True, height="content" if len(rows) <= most else 35 * (most + 1) + 3)
 
 
 def ask_group(group: int) -> None:

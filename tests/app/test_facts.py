@@ -15,7 +15,7 @@ from zig.app.facts.pruning import Wish
 from zig.app.opened import Opened
 from zig.app.scene.svg import svg
 from zig.app.session import Look
-from zig.app.words import count, indices, less, percent, size
+from zig.app.words import cells, count, indices, less, percent, plain, size
 
 import zig
 from zig.errors import PlanError, UsageError
@@ -256,3 +256,8 @@ def test_the_picture_of_a_report_is_well_formed_and_shows_every_box(sample_model
         assert sum(text == "fixed" for text in texts) == sum(
             bool(box.fixed) and box.kind == "leaf" for box in shown.boxes
         )
+
+
+def test_texts_of_a_model_are_printable() -> None:
+    assert plain("\x1b[31m\u202e") == r"\\x1b\[31m\\u202e"
+    assert cells([{"name": "a\bb", "width": 3}]) == [{"name": r"a\x08b", "width": 3}]

@@ -71,3 +71,18 @@ def test_the_samples_run_small(config: str, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     result = train(CONFIGS / config, smoke=True)
     assert result["compressed"]["macs"] < result["full"]["macs"]
+
+
+def test_each_option_of_the_authors_command_line_is_on_the_page() -> None:
+    page = (CONFIGS.parents[1] / "docs" / "controller.md").read_text()
+    options = ("p", "gates", "grad_mul", "reg_w", "lmd", "mix_up", "start_epoch_hyper", "start_epoch_gl", "epoch")
+    assert not [name for name in options if f"| `--{name}` |" not in page]
+
+
+def test_the_samples_follow_the_published_recipe() -> None:
+    smaller, larger, mobile = (
+        load(CONFIGS / f"ato_{name}_imagenet.yml", Run) for name in ("resnet34", "resnet50", "mobilenetv2")
+    )
+    assert [(run.method.weight, run.training.batch_size) for run in (smaller, larger)] == [(4, 1024), (8, 512)]
+    assert {run.data.label_smoothing for run in (smaller, larger, mobile)} == {0.1}
+    assert smaller.data.jitter == larger.data.jitter != mobile.data.jitter is None

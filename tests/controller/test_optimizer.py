@@ -233,11 +233,21 @@ def test_the_length_may_come_in_epochs_and_must_be_known() -> None:
             make(steps=None, **given)
 
 
+def test_the_budget_has_the_names_of_the_other_methods_too() -> None:
+    for variant, target, of in (("adamw", "target_macs", "macs"), ("sgd", "target_params", "params")):
+        budgets = ({target: 0.5}, {"keep": 0.5, "of": of})
+        ours, theirs = (analysed()[0].ato(variant, lr=0.01, steps=40, **given) for given in budgets)  # type: ignore[arg-type]
+        assert ours.keep == theirs.keep == pytest.approx(0.5, abs=0.02)
+        assert ours.settings.of == theirs.settings.of == of
+
+
 def test_what_can_not_be_is_refused() -> None:
     for wrong, says in (
         ({"keep": 0.001}, "keep is 0.001; choose"),
         ({"keep": None}, "give keep"),
-        ({"target_macs": 0.5}, "ATO has no target_macs; give keep"),
+        ({"target_group_sparsity": 0.5}, "ATO has no target_group_sparsity; give keep"),
+        ({"target_macs": 0.5, "keep": 0.5}, "target_macs and keep are two budgets; give one"),
+        ({"target_macs": 0.5, "of": "params"}, "of is 'params', but the budget is target_macs"),
         ({"controller": "lstm"}, "no controller 'lstm'; choose one of gru"),
         ({"projection": "oto"}, "no projection 'oto'"),
         ({"every": 0}, "every is 0; choose 1 or more"),

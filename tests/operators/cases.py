@@ -223,6 +223,10 @@ def _binary() -> Iterator[Case]:
     yield linear("Mod", "p = Sub (h, one)\ny = Mod <fmod = 1> (p, q)", label="at -1", one=1.0, q=0.7)
     yield linear(
         "Mod", "f = Sub (h, one)\np = Cast <to = 7> (f)\nm = Mod (p, q)\ny = Cast <to = 1> (m)", label="integers",
+        one=2.4, q=[3],
+    )  # fmt: skip
+    yield linear(  # rounding may leave less than a whole number, of which the cast makes another integer
+        "Mod", "f = Sub (h, one)\np = Cast <to = 7> (f)\nm = Mod (p, q)\ny = Cast <to = 1> (m)", READ, "at a jump",
         one=2.0, q=[3],
     )  # fmt: skip
     for name in ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"):
@@ -508,7 +512,7 @@ def _reductions() -> Iterator[Case]:
             read = "m = ReduceMax <axes = [1], keepdims = {keep}> (p)".replace("Max", name).replace("{keep}", str(keep))
             lift = "g = Unsqueeze <axes = [1]> (m)" if not keep else "g = Identity (m)"
             yield sequence(f"Reduce{name}", f"{before}\n{read.replace('m =', 'mm =')}\n{lift.replace('(m)', '(mm)')}\ny = Mul (p, g)", groups,
-                           f"gate, {before.split()[-4]} {before.split()[2]}, {keep}", opset=12, **limits)  # fmt: skip
+                           f"gate of {before!r}, {keep}", opset=12, **limits)  # fmt: skip
     yield sequence("ReduceMean", "y = ReduceMean <axes = [2]> (h)", label="attribute", opset=13)
     yield sequence("ReduceSum", "y = ReduceSum <noop_with_empty_axes = 1> (h)", label="no axes")
     for name in ("ArgMax", "ArgMin"):
@@ -1129,7 +1133,7 @@ def _quantized() -> Iterator[Case]:
                "channels of a weight", x="N 3", wq="int8: 3 c", ws="positive: c", v="c 2")  # fmt: skip
     yield case("DequantizeLinear", "w = DequantizeLinear <axis = 0, block_size = 2> (wq, ws)\nh = MatMul (x, w)\nz = MatMul (h, v)",
                "c: wq.1 | v.0 ws.1", "blocks of a weight", x="N 6", wq="int8: 6 c", ws="positive: 3 c", v="c 2", opset=21)  # fmt: skip
-    yield linear("QuantizeLinear", "q = QuantizeLinear <axis = 1> (h, sc)\ny = DequantizeLinear <axis = 1> (q, sc)", "c: b.0 sc.0 w.1 | v.0",
+    yield linear("QuantizeLinear", "q = QuantizeLinear <axis = 1> (h, sc)\ny = DequantizeLinear <axis = 1> (q, sc)", "c: b.0 w.1 | sc.0 v.0",
                  "channels", sc="positive: c")  # fmt: skip
     yield linear("DynamicQuantizeLinear", "q, sc, zp = DynamicQuantizeLinear (h)\ny = Cast <to = 1> (q)", "")
     point = {"sc": np.array(0.05, np.float32), "zp": np.array(3, np.uint8)}

@@ -52,7 +52,7 @@ def test_a_mistake_is_one_sentence(config: Write, changes: dict[str, Any], said:
         (
             {"data": {"kind": "squad", "path": "nowhere"}},
             UsageError,
-            "data.vocabulary: nowhere/vocab.txt can't be read",
+            "data.path: nowhere must hold vocab.txt, train-v1.1.json, dev-v1.1.json; missing: nowhere/vocab.txt (data.",
         ),
         ({"data": {"mean": [0.1, 0.2]}}, UsageError, "data.mean has 2 numbers, but the images have 1 channels"),
         ({"model": {"name": "resnet18"}}, UsageError, "model.name is 'resnet18'; it must be torchvision/NAME, "),

@@ -85,6 +85,26 @@ def test_a_static_subnet_gives_what_the_masked_supernet_gives(
         assert static.report.after["parameters"] == pytest.approx(static.costs["params"], abs=1)
 
 
+def test_one_export_makes_the_pruner_and_one_each_subnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib
+
+    oto, network = (importlib.import_module(name) for name in ("zig.training.oto", "zig.search.network"))
+    calls: list[int] = []
+
+    def counted(*arguments: object, **options: object) -> object:
+        calls.append(1)
+        return export(*arguments, **options)
+
+    export = oto.export
+    for module in (oto, network):
+        monkeypatch.setattr(module, "export", counted)
+    made = OFAPruner(big_kernels(), torch.randn(2, 1, 8, 8), folder=tmp_path)
+    made.ofa_model()
+    assert len(calls) == 1
+    made.get_static_subnet(made.sample_subnet("min"))
+    assert len(calls) == 2
+
+
 def test_kernels_shrink_to_the_middle_where_padding_gives_way(tmp_path: Path) -> None:
     model = big_kernels()
     assert [kernel_sizes(part) for part in model if not isinstance(part, (nn.BatchNorm2d, nn.ReLU))] == [

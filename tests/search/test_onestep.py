@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,19 @@ def test_machines_share_the_work(tmp_path: Path) -> None:
         joblib.parallel_config(backend="dask"),
     ):
         together = made(tmp_path / "two").search(None, spread, eval_args=(images(0),), num_subnets=6, jobs=-1)
+    assert [(c.number, pytest.approx(c.score)) for c in together] == [(c.number, c.score) for c in alone]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_example_of_dask_runs_as_printed(tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="dask.distributed is not installed")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "search.md").read_text()
+    (example,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.S) if 'backend="dask"' in block)
+    alone = made(tmp_path / "one").search(recalibrate, spread, calib_args=([images(1)],), eval_args=(images(0),))
+    pruner = made(tmp_path / "two")
+    names = {"pruner": pruner, "recalibrate": recalibrate, "evaluate": spread, "images": [images(1)]}
+    exec(example, names | {"val_loader": images(0)})
+    together = pruner.candidates
     assert [(c.number, pytest.approx(c.score)) for c in together] == [(c.number, c.score) for c in alone]
 
 

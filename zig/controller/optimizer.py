@@ -46,6 +46,26 @@ from zig.training.step import Step
 _LAST = 0.98  # of its phase: from there it learns at a tenth of its rate
 
 
+def _translate(given: dict[str, Any]) -> None:
+    """Take the budget by the names that it has in the other methods: `target_macs` and `target_params` are `keep`.
+
+    Raises:
+        PlanError: There are two budgets, or one that is no cost.
+    """
+    targets = [name for name in given if name.startswith("target_")]
+    if not targets:
+        return
+    budgets = [*targets, *(name for name in ("keep", "p") if name in given)]
+    of = targets[0].removeprefix("target_")
+    if of not in ("macs", "params"):
+        raise PlanError(f"ATO has no {targets[0]}; give keep, the share that is left, and of='macs' or 'params'")
+    if given.get("of", of) != of:
+        raise PlanError(f"of is '{given['of']}', but the budget is {targets[0]}; leave one of them out")
+    if len(budgets) > 1:
+        raise PlanError(f"{' and '.join(budgets)} are two budgets; give one of keep, p, target_macs and target_params")
+    given.update(keep=given.pop(targets[0]), of=of)
+
+
 class ATOOptimizer(GroupOptimizer):
     """Projection under the mask of a controller; reaches its budget exactly. After each `step`, call `learn`.
 
@@ -71,8 +91,7 @@ class ATOOptimizer(GroupOptimizer):
             UsageError: It is not known how long the training is.
         """
         given = {name: value for name, value in options.items() if value is not None}
-        if targets := [name for name in given if name.startswith("target_")]:
-            raise PlanError(f"ATO has no {targets[0]}; give keep, the share that is left, and of='macs' or 'params'")
+        _translate(given)
         if (total := total_steps(given)) is not None:
             given["steps"] = total
         settings = Settings(**{each.name: given.pop(each.name) for each in fields(Settings) if each.name in given})

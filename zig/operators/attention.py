@@ -8,7 +8,7 @@ import numpy as np
 
 from zig.dims import product
 from zig.errors import RuleError
-from zig.operators.operator import Operator, times, zero_only
+from zig.operators.operator import Operator, summed, zero_only
 
 if TYPE_CHECKING:
     from zig.cut import Cut
@@ -95,7 +95,7 @@ def _projected(call: Call) -> str:
 
 
 def _projected_rest(call: Call, x: Any, w: Any, bias: Any = None, *_: Any) -> Any:
-    return zero_only(call, times(x, w) + (0.0 if bias is None else bias))
+    return zero_only(call, summed(x, w) + (0.0 if bias is None else bias))
 
 
 def _repair_projected(cut: Cut) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx.helper import tensor_dtype_to_np_dtype
 
-from zig.operators.operator import ABSENT, Operator, letters, times, zero_only
+from zig.operators.operator import ABSENT, Operator, defined, letters, no_divisor, steady, times, zero_only
 
 if TYPE_CHECKING:
     from zig.units import Call
@@ -39,19 +40,32 @@ def _swish(call: Call, x: Any, alpha: float = 1.0) -> Any:
 
 
 def _cast(call: Call, x: Any) -> Any:
-    return _as_type(call.attribute("to"), x)
+    kind = call.attribute("to")
+    return steady(lambda value: _as_type(kind, value), x) if _jumps(kind) else _as_type(kind, x)
+
+
+def _jumps(dtype: int) -> bool:
+    return tensor_dtype_to_np_dtype(dtype).kind in "iub"
 
 
 def _cast_like(call: Call, x: Any) -> Any:
     like = call.flow.graph.initializers.get(call.node.inputs[1])
-    return zero_only(call, x) if like is None else _as_type(like.data_type, x)
+    if like is None:
+        return zero_only(call, x)
+    kind = like.data_type
+    return steady(lambda value: _as_type(kind, value), x) if _jumps(kind) else _as_type(kind, x)
 
 
 def _as_type(dtype: int, x: Any) -> Any:
-    kind = tensor_dtype_to_np_dtype(dtype).kind
-    if kind == "b":
-        return np.where(np.isnan(x), np.nan, x != 0)
-    return np.trunc(x) if kind in "iu" else x
+    """The number as the type has it; what the type can't hold is undefined, since each runtime makes its own of it."""
+    kind = tensor_dtype_to_np_dtype(dtype)
+    if kind.kind == "b":
+        return np.where(np.isnan(x), np.nan, np.asarray(x) != 0)
+    if kind.kind in "iu":
+        limits = np.iinfo(kind)
+        outside = (np.trunc(x) < limits.min) | (np.trunc(x) > limits.max)
+        return np.where(outside, np.inf, np.trunc(x))
+    return np.asarray(x).astype(kind).astype(np.float64)
 
 
 def _softplus(x: Any) -> Any:
@@ -69,7 +83,7 @@ def _elu(call: Call, x: Any, alpha: float = 1.0, gamma: float = 1.0) -> Any:
 
 def _celu(call: Call, x: Any) -> Any:
     alpha = call.attribute("alpha", 1.0)
-    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0) / alpha))
+    return np.maximum(x, 0) + np.minimum(0, alpha * np.expm1(np.divide(x, alpha)))
 
 
 def _clip(call: Call, x: Any, *_: Any) -> Any:
@@ -87,34 +101,38 @@ def _dropout(call: Call, x: Any) -> Any:
 
 def _shrink(call: Call, x: Any) -> Any:
     bias, lambd = call.attribute("bias", 0.0), call.attribute("lambd", 0.5)
-    return np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, x * 0))
+    return steady(lambda x: np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, x * 0)), x)
 
 
-# The value that a function gives to a constant slice. Functions of the value alone first, then those with attributes.
+def _thresholded(call: Call, x: Any) -> Any:
+    alpha = call.attribute("alpha", 1.0)
+    return steady(lambda x: np.where(x > alpha, x, x * 0), x)
+
+
+# The value that a function gives to a constant slice. Functions of the value alone first, of them those with jumps
+# last, then those with attributes.
 _PLAIN: dict[str, Callable[[Any], Any]] = {
     "Abs": np.abs, "Acos": np.arccos, "Acosh": np.arccosh, "Asin": np.arcsin, "Asinh": np.arcsinh, "Atan": np.arctan,
-    "Atanh": np.arctanh, "Ceil": np.ceil, "Cos": np.cos,
-    "Cosh": np.cosh, "Erf": _erf, "Exp": np.exp, "Floor": np.floor,
+    "Atanh": np.arctanh, "Cos": np.cos,
+    "Cosh": np.cosh, "Erf": _erf, "Exp": np.exp,
     "HardSwish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1), "Identity": lambda x: x, "IsInf": lambda x: x * 0,
     "IsNaN": lambda x: x * 0, "Log": np.log, "Mish": lambda x: x * np.tanh(_softplus(x)), "Neg": np.negative,
-    "Not": lambda x: np.where(np.isnan(x), np.nan, x == 0), "Reciprocal": np.reciprocal,
-    "Relu": lambda x: np.maximum(x, 0), "Round": np.round, "Sigmoid": _sigmoid, "Sign": np.sign,
+    "Not": lambda x: np.where(np.isnan(x), np.nan, np.asarray(x) == 0), "Reciprocal": np.reciprocal,
+    "Relu": lambda x: np.maximum(x, 0), "Sigmoid": _sigmoid,
     "Sin": np.sin, "Sinh": np.sinh, "Softplus": _softplus,
     "Softsign": lambda x: x / (1 + np.abs(x)), "Sqrt": np.sqrt, "Tan": np.tan, "Tanh": np.tanh,
     "com.microsoft.Gelu": _gelu,
 }  # fmt: skip
+_STEPS: dict[str, Callable[[Any], Any]] = {"Ceil": np.ceil, "Floor": np.floor, "Round": np.round, "Sign": np.sign}
 _WITH_ATTRIBUTES: dict[str, Callable[..., Any]] = {
-    "Cast": _cast,
     "Celu": _celu,
     "Elu": _elu,
     "Gelu": _gelu_of,
     "HardSigmoid": _hard_sigmoid,
     "LeakyRelu": lambda call, x: np.where(x >= 0, x, call.attribute("alpha", 0.01) * x),
     "Selu": lambda call, x: _elu(call, x, 1.67326319217681884765625, 1.05070102214813232421875),
-    "Shrink": _shrink,
     "Swish": _swish,
     "com.microsoft.QuickGelu": lambda call, x: _swish(call, x, 1.702),
-    "ThresholdedRelu": lambda call, x: np.where(x > call.attribute("alpha", 1.0), x, x * 0),
 }
 
 
@@ -132,20 +150,27 @@ def _neither(_: Call, a: Any, b: Any) -> Any:
 
 def _remainder(call: Call, a: Any, b: Any) -> Any:
     """By zero there is none; zero by something unknown, which is taken to be no zero, is zero."""
-    rest = np.fmod(a, b) if call.attribute("fmod", 0) else np.mod(a, b)
+    turns = steady(np.floor, np.divide(a, b))  # where it jumps
+    rest = np.where(np.isnan(turns), np.nan, np.fmod(a, b) if call.attribute("fmod", 0) else np.mod(a, b))
     return np.where(np.asarray(b) == 0, np.inf, np.where(np.asarray(a) == 0, 0.0, rest))
 
 
 def _quotient(_: Call, a: Any, b: Any) -> Any:
-    """By zero there is none; zero by something unknown, which is taken to be no zero, is zero."""
-    return np.where(np.asarray(b) == 0, np.inf, np.where(np.asarray(a) == 0, 0.0, np.divide(a, b)))
+    """By zero there is none; zero by something unknown, which is taken to be no zero, is zero.
+
+    A fraction of whole numbers is unknown: integers are divided otherwise, and what these are rests don't tell.
+    """
+    ratio = np.divide(a, b)
+    fraction = (np.trunc(a) == a) & (np.trunc(b) == b) & (np.trunc(ratio) != ratio)
+    known = np.where(fraction, np.nan, ratio)
+    return np.where(np.asarray(b) == 0, np.inf, np.where(np.asarray(a) == 0, 0.0, known))
 
 
 def _power(_: Call, a: Any, b: Any) -> Any:
     """To an unknown power, zero may be infinite; numpy has nan**0 = 1**nan = 1, which is no knowledge of ours."""
     unknown = np.isnan(a) | np.isnan(b)
     value = np.power(np.where(unknown, 1.0, a), np.where(unknown, 1.0, b))
-    return np.where(unknown, np.where(np.asarray(a) == 0, np.inf, np.nan), value)
+    return np.where(unknown, np.where(np.asarray(a) == 0, np.inf, np.nan), defined(value, a, b))
 
 
 def _choice(_: Call, condition: Any, a: Any, b: Any) -> Any:
@@ -154,11 +179,11 @@ def _choice(_: Call, condition: Any, a: Any, b: Any) -> Any:
 
 
 def _compare(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda call, a, b: np.where(np.isnan(a) | np.isnan(b), np.nan, function(a, b))
+    return lambda call, a, b: np.where(np.isnan(a) | np.isnan(b), np.nan, steady(function, a, b))
 
 
 def _parametric_relu(_: Call, x: Any, slope: Any) -> Any:
-    return np.where(np.asarray(x) >= 0, x, times(x, slope))
+    return np.where(np.asarray(x) >= 0, x, np.where(np.isnan(x), np.nan, times(x, slope)))
 
 
 # Two operands under broadcasting. A `~` operand is cut along but never zeroed: it divides, or shapes without adding.
@@ -209,14 +234,18 @@ def aligned(rule: str, axis: int | None = None) -> Callable[[Call], str]:
     return at
 
 
+def _step(function: Callable[[Any], Any], _: Call, x: Any) -> Any:
+    return steady(function, x)
+
+
 def _defined(function: Callable[[Any], Any]) -> Callable[..., Any]:
     """The function as a row's `rest`; where it is undefined (a root of -1) it gives infinity, which nothing absorbs."""
+    return lambda _, x: defined(function(x), x)
 
-    def rest(_: Call, x: Any) -> Any:
-        value = function(x)
-        return np.where(np.isnan(value) & np.isfinite(x), np.inf, value)
 
-    return rest
+def _defined_by(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a function that looks at attributes."""
+    return lambda call, x: defined(function(call, x), x)
 
 
 def _many(call: Call) -> str:
@@ -226,12 +255,18 @@ def _many(call: Call) -> str:
 
 OPERATORS: dict[str, Operator] = {
     **{name: Operator("*b -> *b", rest=_defined(f), plain=True) for name, f in _PLAIN.items()},
+    **{name: Operator("*b -> *b", rest=_defined_by(f)) for name, f in _WITH_ATTRIBUTES.items()},
+    **{name: Operator("*b -> *b", rest=partial(_step, f), plain=True) for name, f in _STEPS.items()},
+    "Cast": Operator("*b -> *b", rest=_cast, zero_points={0: ABSENT}),
+    "Shrink": Operator("*b -> *b", rest=_shrink),
+    "ThresholdedRelu": Operator("*b -> *b", rest=_thresholded),
     **{
-        name: Operator("*b -> *b", rest=f, zero_points={0: ABSENT} if name == "Cast" else {})
-        for name, f in _WITH_ATTRIBUTES.items()
-    },
-    **{
-        name: Operator(aligned(rule) if name in _BY_AXIS else rule, rest=f, plain=name not in _BY_ATTRIBUTE)
+        name: Operator(
+            aligned(rule) if name in _BY_AXIS else rule,
+            rest=f,
+            plain=name not in _BY_ATTRIBUTE,
+            undefined={1: no_divisor} if name in ("Div", "Mod") else {},
+        )
         for name, (rule, f) in _BINARY.items()
     },
     "PRelu": Operator(aligned("*b, ~*b -> *b", axis=1), rest=_parametric_relu),

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zig.errors import RuleError
-from zig.operators.operator import Operator, times, zero_only
+from zig.operators.operator import Operator, summed, times, zero_only
 
 if TYPE_CHECKING:
     from zig.units import Call
 
 
 def _linear(_: Call, x: Any, w: Any, bias: Any = None) -> Any:
-    return times(x, w) + (0.0 if bias is None else bias)
+    return summed(x, w) + (0.0 if bias is None else bias)
 
 
 def _gemm_rest(call: Call, a: Any, b: Any, c: Any = None) -> Any:
     c = 0.0 if c is None else times(call.attribute("beta", 1.0), c)
-    return times(call.attribute("alpha", 1.0), times(a, b)) + c
+    return times(call.attribute("alpha", 1.0), summed(a, b)) + c
 
 
 def _gemm(call: Call) -> str:
@@ -112,7 +112,7 @@ def _unpadded(call: Call) -> bool:
 
 def _weight_is_stored(call: Call) -> bool:
     """Whether weight and bias are there to be computed with."""
-    stored = call.flow.graph.initializers
+    stored = call.flow.graph.initializers.keys() - call.flow.graph.overridable
     if call.node.inputs[1] not in stored or len(call.tensor(0).axes) < 2:
         return False
     return len(call.tensor(1).axes) > 1 and (not call.has(2) or call.node.inputs[2] in stored)
@@ -126,7 +126,7 @@ def _einsum(call: Call) -> str:
 def _product(_: Call, x: Any, *others: Any) -> Any:
     for other in others:
         x = times(x, other)
-    return x
+    return summed(x, 1.0)
 
 
 def _columns(call: Call) -> str:

@@ -211,6 +211,8 @@ def _dead_axis(call: Call, sizes: tuple[Size, ...] | None, i: int) -> Axis:
 def _repair_slice(cut: Cut) -> None:
     """New bounds where what is kept is still a range, else a Gather."""
     operands = _slice_operands(cut.call) or []
+    if not operands:
+        cut.freeze(1, 2, 3, 4)
     changed: dict[int, tuple[Size, Size, int]] = {}
     for i, start, end, step in operands:
         axis = cut.call.tensor(0).axes[i]
@@ -227,8 +229,7 @@ def _repair_slice(cut: Cut) -> None:
             continue
         first, last = int(wanted[0]), int(wanted[-1])
         changed[i] = (first, last + 1, 1) if step > 0 else (first, last - 1 if last else -(2**31), -1)
-    if changed:
-        _write_bounds(cut, operands, changed)
+    _write_bounds(cut, operands, changed)
 
 
 def _write_bounds(
@@ -237,6 +238,8 @@ def _write_bounds(
     rows = [changed.get(i, (start, end, step)) for i, start, end, step in operands]
     starts, ends, steps = (list(column) for column in zip(*rows, strict=True))
     if cut.call.node.version < 10:
+        if not changed:
+            return
         cut.set_attribute("starts", [int(s) for s in starts])
         cut.set_attribute("ends", [int(e) for e in ends])
         return
@@ -285,6 +288,7 @@ def repair_split(cut: Cut) -> None:
     items = [t for t in getattr(found[0], "items", found) if t is not None]
     i = call.attribute("axis", 0) % len(call.tensor(0).axes)
     if not cut.touches(call.tensor(0).axes[i]):
+        cut.freeze(1)
         return
     kept = [int(cut.keep(item.axes[i]).sum()) for item in items]
     if call.node.version < 13 and call.node.op == "Split" and not call.has(1):
@@ -382,6 +386,7 @@ def _repair_gather(cut: Cut) -> None:
     i = call.attribute("axis", 0) % len(call.tensor(0).axes)
     axis, result = call.tensor(0).axes[i], call.outputs[0]
     if indices is None or result is None or not is_live(axis) or not cut.touches(axis):
+        cut.freeze(1)
         return
     keep = cut.keep(axis)
     moved = (np.cumsum(keep) - 1)[np.where(indices < 0, indices + len(keep), indices)]
@@ -430,7 +435,9 @@ def _scatter(call: Call) -> list[Tensor | None]:
     flow.fix(call.tensor(1), flow.reason(f"is an index of {call.node}", call.node.name))
     depth, places = number(call.tensor(1).sizes[-1]), len(call.tensor(1).axes) - 1
     flow.members.extend(part.units for tensor in (x, updates) if tensor.weight for part in tensor.live)
+    adds = call.attribute("reduction", "none") not in ("none", "max", "min")
     others = tuple(_shared(call, list(pair)) for pair in zip(x.axes[depth:], updates.axes[places:], strict=True))
+    others = tuple(_only_zeros(axis) for axis in others) if adds else others
     known = depth == places == 1 and indices is not None and indices.dtype != object
     if known and call.attribute("reduction", "none") == "none":
         first: tuple[Axis, ...] = (_written(call, x.axes[0], updates.axes[0], indices),)
@@ -441,6 +448,11 @@ def _scatter(call: Call) -> list[Tensor | None]:
             flow.fix(axis, why)
     const = x.const and updates.const
     return [Tensor((*first, *others), const, const and (x.weight or updates.weight))]
+
+
+def _only_zeros(axis: Axis) -> Axis:
+    """Twice a constant is another one, but for zero."""
+    return tuple(p._replace(rest=np.where(p.rest == 0, 0.0, np.nan)) if p.live else p for p in axis)
 
 
 def _written(call: Call, axis: Axis, update: Axis, indices: Any) -> Axis:
@@ -459,6 +471,7 @@ def _repair_scatter(cut: Cut) -> None:
     """Places move, and those that are gone go."""
     indices, axis = cut.call.constant(1), cut.call.tensor(0).axes[0]
     if indices is None or not cut.touches(axis):
+        cut.freeze(1)
         return
     keep = cut.keep(axis)
     places = indices[:, 0] % len(keep)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zig.operators.operator import Operator, letters, times, zero_only
+from zig.errors import RuleError
+from zig.operators.operator import Operator, defined, letters, times, zero_only
 
 if TYPE_CHECKING:
     from zig.cut import Cut
@@ -37,14 +38,51 @@ def _undefined(_: Call, x: Any) -> Any:
 def _batch_rest(call: Call, x: Any, scale: Any, bias: Any, mean: Any, variance: Any) -> Any:
     if _trains(call):
         return _centred_rest(call, x, scale, bias)
-    spread = np.sqrt(np.asarray(variance) + call.attribute("epsilon", 1e-5))
-    return times(np.subtract(x, mean), times(scale, 1 / spread)) + bias
+    spread = 1 / np.sqrt(np.asarray(variance) + call.attribute("epsilon", 1e-5))
+    return times(np.subtract(x, mean), times(scale, defined(spread, variance))) + bias
 
 
-def _centred_rest(_: Call, x: Any, scale: Any = None, bias: Any = None) -> Any:
+def _no_mean(_: Call, mean: Any) -> Any:
+    return ~np.isfinite(mean)
+
+
+def _no_variance(call: Call, variance: Any) -> Any:
+    return np.isnan(variance) | (variance + call.attribute("epsilon", 1e-5) <= 0)
+
+
+def _centred_rest(call: Call, x: Any, scale: Any = None, bias: Any = None) -> Any:
     """A constant slice minus its own mean is zero; what is left is the bias."""
-    flat = np.multiply(x, 0.0)
+    flat = times(np.multiply(x, 0.0), _per_spread(call))
     return times(flat, np.nan if scale is None else scale) + (0.0 if bias is None else bias)
+
+
+def _per_spread(call: Call, epsilon: float = 1e-5) -> float:
+    """What a slice without any deviation is multiplied by: infinite where nothing is added to its variance of zero."""
+    epsilon = np.float64(call.attribute("epsilon", epsilon))
+    return float(1 / np.sqrt(epsilon)) if epsilon > 0 else np.inf
+
+
+def _layer_rest(_: Call, x: Any, scale: Any = None, bias: Any = None) -> Any:
+    """As `_centred_rest`, where `_divided` has seen to the epsilon."""
+    return times(np.multiply(x, 0.0), np.nan if scale is None else scale) + (0.0 if bias is None else bias)
+
+
+def _local_rest(call: Call, x: Any) -> Any:
+    """Zero by the power of what the neighbours, zeros as well, leave of the divisor."""
+    bias, power = np.float64(call.attribute("bias", 1.0)), call.attribute("beta", 0.75)
+    return times(zero_only(call, x), defined(bias**-power, bias))
+
+
+def _divided(rule: Any) -> Any:
+    """The rule of a norm along an axis, which ends where zeros would be divided by zero: nothing is added to them."""
+
+    def checked(call: Call) -> str:
+        if not call.attribute("epsilon", 1.0) > 0:
+            raise RuleError("its epsilon is not above zero, so zeros would be divided by zero")
+        return str(rule(call))
+
+    checked.__doc__ = rule.__doc__
+    return checked
 
 
 def _first(call: Call) -> int:
@@ -190,6 +228,8 @@ def _over(*default: int, since13: bool = False) -> Any:
 
 def _length(call: Call) -> str:
     """A zero adds nothing to the length, so entries can go where they rest at zero: `*a v -> *a v`."""
+    if not call.attribute("p", 2) > 0:
+        raise RuleError("its power is not above zero, so zeros would count")
     axes = letters(len(call.tensor(0).axes))
     axes[call.attribute("axis", -1)] = "v"
     return f"{' '.join(axes)} -> {' '.join(axes)}"
@@ -216,31 +256,37 @@ _LOOKS_UP = "looks entries up along this axis"
 _SKIP = "*b d!, *b d!, d!, d!, d! -> *b d, ~*b 1, ~*b 1, *b d"
 _EMBED = "b s, b s, v! d!, p! d!, t! d!, d!, d!, b s, b s -> b s d, ~b, b s d"
 OPERATORS: dict[str, Operator] = {
-    "BatchNormalization": Operator(_batch, rest=_batch_rest, why="takes statistics over this axis while it trains"),
+    "BatchNormalization": Operator(
+        _batch, rest=_batch_rest, why="takes statistics over this axis while it trains",
+        undefined={3: _no_mean, 4: _no_variance},
+    ),
     "InstanceNormalization": Operator("n c *s!, c, c -> n c *s", rest=_centred_rest, why=_WHY),
     "GroupNormalization": Operator(_group, rest=_centred_rest, why=_WHY, sizes={"num_groups": "g"}),
     "LayerNormalization": Operator(
-        _layer,
-        rest=_centred_rest,
+        _divided(_layer),
+        rest=_layer_rest,
         plain=True,
         why=_WHY,
         rewrite=Operator(
-            _root_mean_square, rest=_written_rest, plain=True, why=_STATISTICS, feedback="d", repair=_write_out
+            _divided(_root_mean_square), rest=_written_rest, plain=True, why=_STATISTICS, feedback="d",
+            repair=_write_out,
         ),
     ),
-    "RMSNormalization": Operator(_root_mean_square, rest=zero_only, feedback="d", repair=_repair_root_mean_square),
+    "RMSNormalization": Operator(
+        _divided(_root_mean_square), rest=zero_only, feedback="d", repair=_repair_root_mean_square
+    ),
     "SimplifiedLayerNormalization": Operator(  # onnxruntime's, in the standard domain
-        _root_mean_square, rest=zero_only, why=_WHY, feedback="d", repair=_repair_root_mean_square
+        _divided(_root_mean_square), rest=zero_only, why=_WHY, feedback="d", repair=_repair_root_mean_square
     ),
     "com.microsoft.SkipLayerNormalization": Operator(
         _SKIP,
         why=_WHY,
         rewrite=Operator(
-            _skip, rest=_skip_written_rest, plain=True, why=_STATISTICS, feedback="d", repair=_write_out_skip
+            _divided(_skip), rest=_skip_written_rest, plain=True, why=_STATISTICS, feedback="d", repair=_write_out_skip
         ),
     ),
     "com.microsoft.SkipSimplifiedLayerNormalization": Operator(
-        _skip_root_mean_square,
+        _divided(_skip_root_mean_square),
         rest=_skip_rest,
         why=_WHY,
         feedback="d",
@@ -259,6 +305,6 @@ OPERATORS: dict[str, Operator] = {
     ),
     "LpNormalization": Operator(_length, rest=zero_only, feedback="v"),
     "MeanVarianceNormalization": Operator(_mean_variance, rest=_undefined, why=_WHY),
-    "LRN": Operator("n c! *s -> n c *s", rest=zero_only, why="normalises over neighbouring channels"),
+    "LRN": Operator("n c! *s -> n c *s", rest=_local_rest, why="normalises over neighbouring channels"),
     **{name: Operator(_over(1, -1, since13=True), why=_WHY) for name in ("Softmax", "LogSoftmax", "Hardmax")},
-}
+}  # fmt: skip

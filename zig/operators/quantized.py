@@ -12,7 +12,7 @@ import numpy as np
 
 from zig.errors import RuleError
 from zig.operators.move import joined
-from zig.operators.operator import ABSENT, Operator, letters, times
+from zig.operators.operator import ABSENT, Operator, letters, summed, times
 from zig.units import Part, Tensor
 
 if TYPE_CHECKING:
@@ -85,11 +85,11 @@ def _of(function: Any, *places: int) -> Any:
 
 
 def _weighed(x: Any, w: Any, scale: Any, bias: Any, zero: Any) -> Any:
-    return _integers(times(_plus(times(x, w), bias), scale), zero)
+    return _integers(times(_plus(summed(x, w), bias), scale), zero)
 
 
 def _numbers(a: Any, b: Any, a_scale: Any, b_scale: Any, bias: Any = None) -> Any:
-    return _plus(times(times(a, a_scale), times(b, b_scale)), bias)
+    return _plus(summed(times(a, a_scale), times(b, b_scale)), bias)
 
 
 def _requantized(a: Any, b: Any, a_scale: Any, b_scale: Any, zero: Any) -> Any:
@@ -195,8 +195,8 @@ OPERATORS: dict[str, Operator] = {
     "DequantizeLinear": _DEQUANTIZE, "com.microsoft.DequantizeLinear": _DEQUANTIZE,
     "DynamicQuantizeLinear": Operator(move=_quantize_dynamically),
     "QLinearConv": _QCONV, "com.microsoft.QLinearConv": _QCONV,
-    "ConvInteger": Operator(_conv_integer, rest=_of(times, 0, 1), zero_points={0: 2, 1: 3}, **_CONV),
-    "MatMulInteger": Operator(_product("xwmn"), rest=_of(times, 0, 1), zero_points={0: 2, 1: 3}, **_MATMUL),
+    "ConvInteger": Operator(_conv_integer, rest=_of(summed, 0, 1), zero_points={0: 2, 1: 3}, **_CONV),
+    "MatMulInteger": Operator(_product("xwmn"), rest=_of(summed, 0, 1), zero_points={0: 2, 1: 3}, **_MATMUL),
     "QLinearMatMul": Operator(_product("xmmwnn--"), rest=_of(_requantized, 0, 3, 1, 4, 7), **_SCALED, **_MATMUL),
     "com.microsoft.QGemm": Operator(
         _gemm, rest=_of(_weighed, 0, 3, 4, 6, 8), zero_points={0: 2, 3: 5, 6: ABSENT}, macs="m k n", contracts=True

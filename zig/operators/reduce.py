@@ -67,7 +67,7 @@ def _extremes() -> dict[str, Operator]:
     """The largest and the smallest along axes: a zero among others is no loss where these lie on one side of it."""
     found = {}
     for name, sign in (("Max", 1), ("Min", -1)):
-        given: dict[str, Any] = {"rest": _mean_rest, "spelled": True, "data": 1}
+        given: dict[str, Any] = {"rest": _mean_rest, "data": 1}
         given["why"] = f"{_WHY}, in which something may lie {'below' if sign > 0 else 'above'} zero"
         written = Operator(_extreme(sign, True), repair=_repair_extreme(sign), **given)
         found[f"Reduce{name}"] = Operator(_extreme(sign, False), rewrite=written, **given)
@@ -150,6 +150,18 @@ def _average_rest(call: Call, x: Any) -> Any:
     return zero_only(call, x) if counts or call.attribute("auto_pad", "NOTSET") != "NOTSET" else x
 
 
+def powers(rule: str) -> Any:
+    """A rule of a p-norm: zeros add nothing to a sum of powers above zero."""
+
+    def checked(call: Call) -> str:
+        if not call.attribute("p", 2) > 0:
+            raise RuleError("its power is not above zero, so zeros would count")
+        return rule
+
+    checked.__doc__ = f"`{rule}`"
+    return checked
+
+
 def resize(call: Call) -> str:
     """Axes that keep their size pass: `*a x! -> *a t`."""
     before, after = call.tensor(0).sizes, call.result_sizes()
@@ -219,6 +231,8 @@ def _reversed(call: Call) -> str:
     """Each batch in its own length: `t! b *s, ~b -> t b *s`."""
     axes = letters(len(call.tensor(0).axes))
     time, batch = call.attribute("time_axis", 0), call.attribute("batch_axis", 1)
+    if {time, batch} != {0, 1}:
+        raise RuleError("its axes are other than 0 and 1")
     x, result = bind(axes, time).split(" -> ")
     return f"{x}, ~{axes[batch]} -> {result}"
 
@@ -261,9 +275,12 @@ def _max_pool(call: Call) -> str:
 
 def _unpool(call: Call) -> str:
     """Indices come from MaxPool, which counts anew in a smaller tensor: `n c *s!, n c *s! -> n c *t`."""
-    pools = (other.node.outputs for other in call.flow.calls if other.node.op == "MaxPool")
-    if not any(call.node.inputs[1] in outputs[1:] for outputs in pools):
+    pools = (other for other in call.flow.calls if other.node.op == "MaxPool")
+    pool = next((other for other in pools if call.node.inputs[1] in other.node.outputs[1:]), None)
+    if pool is None:
         raise RuleError("its indices come from no MaxPool")
+    if pool.tensor(0).sizes[2:] != call.result_sizes()[2:]:
+        raise RuleError("its indices count in an image of another size")
     return "n c *s!, n c *s! -> n c *t"
 
 
@@ -291,7 +308,7 @@ OPERATORS: dict[str, Operator] = {
         for name in ("Sum", "L1", "L2", "SumSquare")
     },
     **_extremes(),
-    "ReduceMean": Operator(_mean, rest=_mean_rest, spelled=True, data=1, repair=_repair_mean),
+    "ReduceMean": Operator(_mean, rest=_mean_rest, data=1, repair=_repair_mean),
     "ReduceLogSumExp": Operator(_reduce(bound=True), why=_WHY, data=1),
     "ReduceLogSum": Operator(_reduce(bound=False), rest=_log_of_sum, data=1),
     "ReduceProd": Operator(_reduce(bound=True), rest=zero_only, why=_WHY, data=1),
@@ -313,10 +330,10 @@ OPERATORS: dict[str, Operator] = {
     "AveragePool": Operator("n c *s! -> n c *t", rest=_average_rest, why=_WINDOW),
     "MaxPool": Operator(_max_pool, rest=same, why=_WINDOW),
     "com.microsoft.NhwcMaxPool": Operator("n *s! c -> n *t c", rest=same, why=_WINDOW),
-    "LpPool": Operator("n c *s! -> n c *t", rest=zero_only, why=_WINDOW),
+    "LpPool": Operator(powers("n c *s! -> n c *t"), rest=zero_only, why=_WINDOW),
     "GlobalAveragePool": Operator("n c *s! -> n c *t", rest=same, why=_WINDOW),
     "GlobalMaxPool": Operator("n c *s! -> n c *t", rest=same, why=_WINDOW),
-    "GlobalLpPool": Operator("n c *s -> n c *t", rest=zero_only),
+    "GlobalLpPool": Operator(powers("n c *s -> n c *t"), rest=zero_only),
     "MaxUnpool": Operator(_unpool, rest=zero_only, why=_WINDOW, data=2, repair=repair_sizes(2), repairs=(2,)),
     "MaxRoiPool": Operator("n! c h! w!, r! k! -> r c y x", rest=zero_only, why=_REGION),
     "RoiAlign": Operator("n! c h! w!, r! k!, r! -> r c y x", rest=zero_only, why=_REGION),

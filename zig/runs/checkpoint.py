@@ -86,6 +86,7 @@ def resume(path: str | Path, apply: Callable[[dict[str, Any]], T], say: Callable
         UsageError: None can be read, or it is not of this run.
     """
     for place in filter(Path.exists, (Path(path), previous(path))):
+        atomic.sweep(place)  # a run that was killed at its end writes no checkpoint any more
         try:
             state = read(place)
         except UsageError as error:

@@ -46,6 +46,15 @@ class ModelSection(Section):
     )
 
 
+class Jitter(Section):
+    """By how much the colours of a training image change, at random and in random order."""
+
+    brightness: float = Field(default=0.0, ge=0, description="times 1 - this to 1 + this")
+    contrast: float = Field(default=0.0, ge=0, description="likewise, about the mean of the grey image")
+    saturation: float = Field(default=0.0, ge=0, description="likewise, about the grey image; of three channels")
+    hue: float = Field(default=0.0, ge=0, le=0.5, description="turns of the colour circle; of three channels")
+
+
 class Images(Section):
     """Images in classes."""
 
@@ -61,6 +70,13 @@ class Images(Section):
         default=[],
         description="what is done to training images: `shift` by up to one pixel, `crop` after padding by an eighth, "
         "`flip`, `resized_crop` (8 to 100 % of the area; of `folder`)",
+    )
+    jitter: Jitter | None = Field(default=None, description="random changes of colour, after `augment`")
+    mix_up: float | None = Field(
+        default=None, gt=0, description="alpha of mix-up: training images are blended by shares from Beta(alpha, alpha)"
+    )
+    label_smoothing: float | None = Field(
+        default=None, ge=0, lt=1, description="share of the label that all classes get alike, in training alone; 0"
     )
     mean: list[float] | None = Field(default=None, description="subtracted from each channel, values being in [0, 1]")
     std: list[float] | None = Field(default=None, description="each channel is divided by it")
@@ -172,7 +188,7 @@ class ATO(Method):
     name: Literal["ato"] = Field(description="`ato`")
     keep: Share | None = Field(default=None, description="share of the whole cost that is left; this or `p`")
     p: Share | None = Field(default=None, description="share of the prunable cost that is left, as the paper has it")
-    of: Literal["macs", "params"] = Field(default="macs", description="what the cost is")
+    of: Literal["macs", "params"] | None = Field(default=None, description="what the cost is: `macs`, or `params`")
     start: Share = Field(default=0.2, description="share of the training that is over when projection starts")
     pruning: Share = Field(default=0.55, gt=0, description="from there, share of the training until the mask is zero")
     start_controller: Share | None = Field(

@@ -69,6 +69,12 @@ class Task(Protocol):
     def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> Tensor:
         """The mean loss over a batch, a scalar."""
 
+    def prepared(self, batch: Batch, random: np.random.Generator) -> Batch:
+        """A batch as training sees it: with what is done to whole batches."""
+
+    def training_loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> Tensor:
+        """What training descends, a scalar: `loss`, but for smoothed or mixed labels."""
+
     def score(self, outputs: Iterable[Arrays]) -> dict[str, float]:
         """The metrics, from the outputs for all of `held_out` in order, in any number of batches."""
 
@@ -96,6 +102,11 @@ def load(section: Data, seed: int = 0) -> Task:
     if isinstance(section, Images):
         return Classification.load(section, seed)
     return QuestionAnswering.load(section)
+
+
+def of_step(seed: int, step: int, rank: int = 0) -> np.random.Generator:
+    """Random numbers for the whole batch of a step, in one process."""
+    return np.random.default_rng([seed, step, rank, 1])
 
 
 @dataclass(frozen=True)

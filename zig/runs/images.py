@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from zig.errors import UsageError
 from zig.packages import importing
-from zig.runs.augment import AUGMENTATIONS, fit
+from zig.runs.augment import AUGMENTATIONS, fit, jitter, mixed
 from zig.runs.config import Images
 from zig.runs.data import PLAIN, Arrays, Batch, Key
 
@@ -47,10 +47,11 @@ class Part:
         """`image` float32 (c, h, w) and `label` int64 ()."""
         epoch, index = key
         image, size = self.images[index].float() / 255, self.section.size or 224
-        if epoch != PLAIN and self.section.augment:
+        if epoch != PLAIN and (self.section.augment or self.section.jitter):
             random = np.random.default_rng([self.seed, epoch, index])
             for name in self.section.augment:
                 image = AUGMENTATIONS[name](image, size, random)
+            image = image if self.section.jitter is None else jitter(image, self.section.jitter, random)
         if self.section.kind == "folder":
             image = fit(image, size)
         for numbers, apply in ((self.section.mean, torch.sub), (self.section.std, torch.div)):
@@ -102,6 +103,22 @@ class Classification:
     def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> Tensor:
         """Cross entropy."""
         return functional.cross_entropy(outputs[0].float(), batch["label"])
+
+    def prepared(self, batch: Batch, random: np.random.Generator) -> Batch:
+        """The batch after mix-up, where there is any."""
+        alpha = self.train.section.mix_up
+        return batch if alpha is None else batch | mixed(batch["image"], batch["label"], alpha, random)
+
+    def training_loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> Tensor:
+        """Cross entropy with labels that are smoothed (Szegedy et al., 1512.00567) and mixed as the images are."""
+        scores, smoothing = outputs[0].float(), self.train.section.label_smoothing or 0.0
+        if "partner" not in batch:
+            return functional.cross_entropy(scores, batch["label"], label_smoothing=smoothing)
+        ours, theirs = (
+            functional.cross_entropy(scores, batch[name], reduction="none", label_smoothing=smoothing)
+            for name in ("label", "partner")
+        )
+        return (batch["share"] * ours + (1 - batch["share"]) * theirs).mean()
 
     def score(self, outputs: Iterable[Arrays]) -> dict[str, float]:
         """The share of images whose class has the highest score, or one of the highest five."""

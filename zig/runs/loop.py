@@ -123,18 +123,19 @@ class Trainer:
             )
 
     def loss(self, batch: Batch) -> Tensor:
-        """The loss of a batch, with the run's precision."""
+        """The loss of a training batch, with the run's precision."""
         precision, kind = self.run.training.precision, self.processes.device.type
         with torch.autocast(kind, _DTYPES[precision], enabled=precision != "fp32"):
             outputs = self.task.forward(self._model, batch)
-        return self.task.loss(outputs, batch)
+        return self.task.training_loss(outputs, batch)
 
     def _advance(self, batch: Batch) -> float:
         """One optimizer step; returns the mean loss over all processes."""
         rate = factor(self.run.training.schedule, self.step, self.total)
         for group, usual in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = usual * rate
-        parts = _parts(batch, self.run.training.accumulate)
+        random = data.of_step(self.run.seed, self.step, self.processes.rank)
+        parts = _parts(self.task.prepared(batch, random), self.run.training.accumulate)
         if self._scaler.is_enabled():
             loss = self._gradients(parts)
             self._scaler.step(self.optimizer)

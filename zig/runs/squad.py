@@ -146,6 +146,7 @@ class QuestionAnswering:
             UsageError: A file is missing or not of the format.
         """
         folder = Path(section.path)
+        _check_files(folder, section)
         tokenizer = _tokenizer(folder / section.vocabulary, section)
         train, held_out = (_part(folder / name, tokenizer, section) for name in (section.train, section.held_out))
         return cls(train, held_out, section)
@@ -164,6 +165,14 @@ class QuestionAnswering:
         """The mean of the cross entropies of start and end."""
         pairs = zip(outputs, (batch["start"], batch["end"]), strict=True)
         return sum((functional.cross_entropy(scores.float(), true) for scores, true in pairs), torch.tensor(0.0)) / 2
+
+    def prepared(self, batch: Batch, random: np.random.Generator) -> Batch:
+        """The batch as it is."""
+        return batch
+
+    def training_loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> Tensor:
+        """The loss as it is."""
+        return self.loss(outputs, batch)
 
     def score(self, outputs: Iterable[Arrays]) -> dict[str, float]:
         """Exact match and F1."""
@@ -237,6 +246,14 @@ def _part(file: Path, tokenizer: Any, section: Questions) -> Part:
     ]
     special = (tokenizer.token_to_id("[PAD]"), tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]"))
     return Part(windows, questions, asked, texts, read, special, section.length)
+
+
+def _check_files(folder: Path, section: Questions) -> None:
+    """Name all files that are needed where any of them is missing, not the first alone."""
+    keys = {key: folder / getattr(section, key) for key in ("vocabulary", "train", "held_out")}
+    if missing := [f"{file} (data.{key})" for key, file in keys.items() if not file.is_file()]:
+        needed = ", ".join(file.name for file in keys.values())
+        raise UsageError(f"data.path: {folder} must hold {needed}; missing: {', '.join(missing)}")
 
 
 def _paragraphs(file: Path) -> list[Paragraph]:

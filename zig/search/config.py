@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from zig.runs.config import Data, ModelSection, Schedule, Section
+from zig.search.backend import Name
 
 Measure = Literal["macs", "params", "latency"]
 Ratio = Annotated[float, Field(gt=0, lt=1)]
@@ -27,7 +28,16 @@ class Method(Section):
     calibration_batches: int = Field(
         default=16, ge=0, description="batches that a candidate's BatchNorm statistics are taken from; 0 for none"
     )
-    jobs: int = Field(default=1, description="processes that score candidates; -1 for one on each core")
+    jobs: int | None = Field(
+        default=None, description="processes that score candidates, -1 for all there are; 1, and -1 of `dask` and `ray`"
+    )
+    backend: Name = Field(default="loky", description="where: `loky` (processes here), `dask` or `ray`")
+    address: str | None = Field(default=None, description="of Dask's scheduler or Ray's cluster; one on this machine")
+
+    @property
+    def processes(self) -> int:
+        """How many processes score candidates."""
+        return self.jobs if self.jobs is not None else 1 if self.backend == "loky" else -1
 
 
 class Iterative(Method):

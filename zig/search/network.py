@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from zig.errors import ExportError, LinkError, UsageError
+from zig.errors import ExportError, UsageError
 from zig.importance import Scores, magnitude, relative_norms
 from zig.partition import Mask, Partition, analyze
 from zig.plan import Plan
@@ -227,12 +227,10 @@ class Network:
     def like(self, model: nn.Module) -> Network:
         """A model that differs from this one in weights and kernels alone.
 
-        Raises:
-            LinkError: It has other groups.
+        No unit stands for a place in a kernel, so its groups are these; an export and an analysis would say the same.
         """
-        other = Network(model, **self._exported, **self._analyzed)
-        if not np.array_equal(other.partition.node_group, self.partition.node_group):
-            raise LinkError(f"{other.name} has other groups with its kernels cut; please report it")
+        other = copy.copy(self)
+        other.model, other.oto = model, self._of(model)
         return other
 
     def _of(self, model: nn.Module) -> OTO:

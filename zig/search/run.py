@@ -30,6 +30,7 @@ from zig.runs.data import Batch, Examples, Task
 from zig.runs.result import measured, onnx_outputs
 from zig.runs.schedule import factor
 from zig.runs.standin import empty, smoke_folder, stand_in
+from zig.search.backend import Name, scoring_on
 from zig.search.config import Iterative, OnceForAll, OneStep, Search
 from zig.search.iterative import IterativePruner
 from zig.search.network import Network, recalibrate
@@ -46,20 +47,24 @@ BEGUN, FULL, SMALL = "search.json", "full.onnx", "compressed.onnx"
 _FREE: Any = {
     "out": True,
     "data": {"path"},
-    "method": {"jobs"},
+    "method": {"jobs", "backend", "address"},
     "training": {"device", "workers"},
 }  # may change on resuming
 Step = Callable[[int, Batch, torch.optim.Optimizer], None]
 Tell = Callable[..., None]
 
 
-def search(config: Path_, *, smoke: bool = False, resume: bool = False) -> dict[str, Any]:
+def search(
+    config: Path_, *, smoke: bool = False, resume: bool = False, backend: Name | None = None, address: str | None = None
+) -> dict[str, Any]:
     """Search, prune and retrain, as a file says.
 
     Args:
         config: The YAML file; docs/search.md has all keys.
         smoke: Try all of it on a small stand-in for the data, with what the file has under `smoke`.
         resume: Go on with what is in the folder, or begin where there is nothing.
+        backend: In place of `method.backend`.
+        address: In place of `method.address`.
 
     Returns:
         The content of `report.json`.
@@ -73,8 +78,10 @@ def search(config: Path_, *, smoke: bool = False, resume: bool = False) -> dict[
     run = load(config, Search, smoke=smoke)
     if run.training.mode == "sparse" and isinstance(run.method, OnceForAll) and run.method.kernels:
         raise UsageError(f"{config}: training.mode sparse can't have smaller kernels; set method.kernels to false")
+    given = {name: value for name, value in (("backend", backend), ("address", address)) if value is not None}
+    run = run.model_copy(update={"method": run.method.model_copy(update=given)})
     folder = smoke_folder(run.out) if smoke else Path(run.out)
-    with alone(folder, "search"):
+    with alone(folder, "search"), scoring_on(run.method.backend, run.method.address):
         if smoke:
             empty(folder)
             run = run.model_copy(update={"out": str(folder), "data": stand_in(run.data, folder / "data")})
@@ -187,7 +194,7 @@ class _Run:
         with self._telling("sensitivity") as tell:
             pruner.analyze(
                 self.score, best="min", ratios=method.ratios, excludes=method.excludes, calibration_fn=self.calibrate,
-                jobs=method.jobs, progress=tell,
+                jobs=method.processes, progress=tell,
             )  # fmt: skip
         chosen: dict[str, Any] = {"of": method.of, "excludes": method.excludes, "round_to": method.round_to}
         for number in range(1, method.rounds):
@@ -203,7 +210,7 @@ class _Run:
             pruner.search(
                 self.calibrate, self.score, num_subnets=method.num_subnets, removal_ratio=method.removal_ratio,
                 of=method.of, best="min", excludes=method.excludes, round_to=method.round_to, seed=self.run.seed,
-                jobs=method.jobs, progress=tell,
+                jobs=method.processes, progress=tell,
             )  # fmt: skip
         pruner.decide()
         return self._made(pruner)
@@ -220,7 +227,7 @@ class _Run:
         def step(number: int, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
             pruner.random = np.random.default_rng([self.run.seed, number])
             pruner.train_step(
-                batch, batch, optimizer, random_subnets=method.random_subnets, loss=self.task.loss,
+                batch, batch, optimizer, random_subnets=method.random_subnets, loss=self.task.training_loss,
                 forward=self.task.forward, clip=1.0,
             )  # fmt: skip
 
@@ -229,7 +236,7 @@ class _Run:
         with self._telling("subnets") as tell:
             found = pruner.run_evolutionary_search(
                 self.calibrate, self.score, min_macs=max(0.0, most - method.within) * whole, max_macs=most * whole,
-                step=method.within * whole, of=method.of, best="min", jobs=method.jobs, progress=tell,
+                step=method.within * whole, of=method.of, best="min", jobs=method.processes, progress=tell,
                 evolution=Evolution(
                     method.population, method.generations, method.mutations, method.crossovers, seed=self.run.seed
                 ),
@@ -281,12 +288,12 @@ class _Run:
         for number, batch in zip(steps, data.batches(self.train, chosen, training.workers), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = training.lr * factor(training.schedule, number, total)
-            here = _moved(batch, self.device)
+            here = self.task.prepared(_moved(batch, self.device), data.of_step(self.run.seed, number))
             if step is not None:
                 step(number, here, optimizer)
                 continue
             optimizer.zero_grad()
-            torch.autograd.backward(self.task.loss(self.task.forward(model, here), here))
+            torch.autograd.backward(self.task.training_loss(self.task.forward(model, here), here))
             optimizer.step()
 
     def _say(self, line: str) -> None:
