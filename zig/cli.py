@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from zig.errors import UsageError, VerifyError, ZigError
+from zig.errors import UsageError, VerifyError, ZigError, ZigWarning
 from zig.host.atomic import checked
 from zig.host.packages import importing
 from zig.host.process import INTERRUPTED, UNREAD, Terminated, ending, kept, streams
@@ -163,7 +163,7 @@ def _run(arguments: list[str], debug: bool) -> int:
     # typer carries a copy of click or depends on it, according to its version; this is its usage error in both.
     misuse: type[Exception] = typer.BadParameter.__bases__[0]
     try:
-        with importing(f"zig {arguments[0]}"):
+        with importing(f"zig {arguments[0]}"), _warnings_as_sentences():
             return int(app(arguments, prog_name="zig", standalone_mode=False) or 0)
     except Terminated as ended:
         return ended.exit_code
@@ -568,6 +568,23 @@ def _draw(partition: Partition, target: Path, form: str) -> None:
     message = draw(partition, target, form, sketch)
     if message:
         print(f"zig: {sentence(message)}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _warnings_as_sentences() -> Iterator[None]:
+    """What the library warns of is printed, at once, as the command's own warnings are; others' stay as they are."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if issubclass(category, ZigWarning):
+                _warn([str(message)])
+            else:
+                others(message, category, *place)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        warnings.simplefilter("always", ZigWarning)
+        yield
 
 
 def _warn(warnings: Iterable[str]) -> None:

@@ -13,6 +13,9 @@
 
 A message is one plain sentence that names the file, node or tensor and says what to do. The command line prints it as
 it is and ends with the class's `exit_code`: 1 when the job failed, 2 for wrong use or unreadable input.
+
+What is no error and should be known, such as a budget that is nearly met, is a `ZigWarning`. In Python it is told by
+`warnings`; the command line prints it as one plain sentence too.
 """
 
 from typing import ClassVar
@@ -72,3 +75,7 @@ class RunError(ZigError):
 
 class VerifyError(ZigError):
     """Two models that must agree do not."""
+
+
+class ZigWarning(UserWarning):
+    """There is a result, and something about it should be known."""

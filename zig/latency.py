@@ -19,7 +19,7 @@ import itertools
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -202,12 +202,20 @@ class Latency:
         return total
 
     def _table(self, layer: Layer, kernel: int | None) -> Table:
+        key = self._key(layer, kernel)
+        if key not in self.tables:
+            raise UsageError(f"no time of {layer.call.node} with a kernel of {kernel} is known; measure latency anew")
+        return self.tables[key]
+
+    def _key(self, layer: Layer, kernel: int | None) -> str:
         place = (layer.call.node.outputs[0], kernel)
         if place not in self._keys:
             self._keys[place] = layer.key(kernel)
-        if self._keys[place] not in self.tables:
-            raise UsageError(f"no time of {layer.call.node} with a kernel of {kernel} is known; measure latency anew")
-        return self.tables[self._keys[place]]
+        return self._keys[place]
+
+    def covers(self, kernels: Mapping[str, Sequence[int]] | None = None) -> bool:
+        """Whether there is a table for every layer, as it is and with further kernel sizes of some weights."""
+        return all(self._key(layer, kernel) in self.tables for layer, kernel in _kinds(self.layers, kernels or {}))
 
     @classmethod
     def measure(
@@ -228,9 +236,8 @@ class Latency:
             ModelError: onnxruntime refuses a layer.
         """
         wanted: dict[str, tuple[Layer, int | None]] = {}
-        for layer in layers_of(partition):
-            for kernel in (None, *(kernels or {}).get(layer.weight, ())):
-                wanted.setdefault(layer.key(kernel), (layer, kernel))
+        for layer, kernel in _kinds(layers_of(partition), kernels or {}):
+            wanted.setdefault(layer.key(kernel), (layer, kernel))
         tables = {}
         for done, (key, (layer, kernel)) in enumerate(wanted.items(), 1):
             tables[key] = _measured(layer, kernel, provider, runs)
@@ -278,6 +285,11 @@ def layers_of(partition: Partition) -> list[Layer]:
     """The calls that take most of a network's time: each multiplies by weights or another activation."""
     calls = (call for call in partition.flow.calls if call.node.op in LAYERS and all(call.inputs[:2]))
     return [Layer(partition, call) for call in calls if not (call.outputs[0] and call.outputs[0].const)]
+
+
+def _kinds(layers: Sequence[Layer], kernels: Mapping[str, Sequence[int]]) -> Iterator[tuple[Layer, int | None]]:
+    """What is to be timed: each layer with its own kernel, and with the further ones of its weight."""
+    return ((layer, kernel) for layer in layers for kernel in (None, *kernels.get(layer.weight, ())))
 
 
 def fastest(source: Any, runs: int, provider: str) -> float:

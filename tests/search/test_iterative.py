@@ -20,6 +20,9 @@ from zig.search.iterative import Sensitivity
 from zig.search.network import Masked
 from zig.training.export import export
 
+# networks this small have few widths: budgets are missed, and the same candidate is drawn again
+pytestmark = pytest.mark.filterwarnings("ignore:.*(removed, not|candidates|subnets were scored)")
+
 
 class KilledError(Exception):
     """Stands for a kill in the middle of a search."""
@@ -153,9 +156,9 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, pruner: IterativePr
         pruner.analyze(pytest.fail, best="min")
     with torch.no_grad():
         pruner.network.model.stem.weight.mul_(2)
-    pruner.analyze(pytest.fail, ratios=(0.25, 0.5, 0.75))  # complete: the rounds of retraining share it
-    with pytest.raises(UsageError, match="its weights is"):
-        pruner.analyze(pytest.fail, ratios=(0.1,))
+    for ratios in ((0.25, 0.5, 0.75), (0.1,)):  # complete or not
+        with pytest.raises(UsageError, match="its weights is"):
+            pruner.analyze(pytest.fail, ratios=ratios)
     file = tmp_path / "other.json"
     file.write_text("[1]")
     with pytest.raises(UsageError, match="no file of a search"):

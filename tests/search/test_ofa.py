@@ -19,6 +19,8 @@ from zig.search import Evolution, OFAPruner, recalibrate
 from zig.search.ofa import ends_of, soft_cross_entropy
 from zig.search.supernet import kernel_sizes
 
+# networks this small have few widths: the same subnet is drawn again
+pytestmark = pytest.mark.filterwarnings("ignore:.*subnets were scored")
 SMALL = Evolution(population=5, generations=2, mutations=3, crossovers=2)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ import torch
 import yaml
 
 from zig.cli import _run
-from zig.errors import UsageError
+from zig.errors import UsageError, ZigWarning
 from zig.runs import checkpoint
 from zig.search import run as searching
 from zig.search.config import Search
 from zig.search.plots import Series, chart
 from zig.search.report import candidates, pareto, sensitivity
 
+# networks this small have few widths: budgets are missed, and the same candidate is drawn again
+pytestmark = pytest.mark.filterwarnings("ignore:.*(removed, not|candidates|subnets were scored)")
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {
     "model": {"name": "zig.training.demo:DigitNet", "options": {"width": 4}},
@@ -108,6 +111,41 @@ def test_the_command_leaves_models_and_a_report(tmp_path: Path, capsys: pytest.C
     assert "go on with --resume" in capsys.readouterr().err
     with pytest.raises(UsageError, match="by other settings"):
         searching.search(config(tmp_path, "one_step", seed=7), resume=True)
+
+
+def test_the_command_tells_what_a_method_warns_of_in_plain_sentences(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is left at 99.9%: a candidate each time, the same again, far from the budget."""
+    file = config(tmp_path, "one_step", method=METHODS["one_step"] | {"removal_ratio": 0.999})
+    assert _run(["search", str(file), "--json"], debug=True) == 0
+    out, err = capsys.readouterr()
+    assert "removed, not 99.90%" in json.loads(out)["said"]
+    told = [line for line in err.splitlines() if line.startswith("zig: warning: ")]
+    assert len(told) == 2
+    assert "different candidates were scored, not 3" in told[0]
+    assert "miss the budget; of the nearest" in told[1]
+    assert "Warning" not in err
+    assert ".py" not in err
+
+
+def test_warnings_of_others_stay_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def warning(*_: Any, **options: Any) -> dict[str, Any]:
+        warnings.warn("a budget\n  is missed", ZigWarning, stacklevel=2)
+        warnings.warn("something is old", UserWarning, stacklevel=2)
+        return {}
+
+    monkeypatch.setattr(searching, "search", warning)
+    before = warnings.showwarning, list(warnings.filters)
+    with pytest.warns(UserWarning, match="is old") as others:
+        assert _run(["search", str(config(tmp_path, "one_step"))], debug=True) == 0
+    assert [str(other.message) for other in others] == ["something is old"]
+    assert capsys.readouterr() == ("", "zig: warning: a budget is missed\n")
+    assert (warnings.showwarning, list(warnings.filters)) == before
+    with pytest.warns(ZigWarning, match="is missed"), pytest.warns(UserWarning, match="is old"):  # in Python as ever
+        searching.search(tmp_path)
 
 
 @pytest.mark.parametrize(

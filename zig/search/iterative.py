@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,12 @@ from zig.groups.partition import Mask
 from zig.plan import Plan, rank
 from zig.search.network import Mode
 from zig.search.pruner import Pruner
-from zig.search.record import Best, Evaluate, Progress, Record, Trial, better, evaluate
-from zig.search.space import Choice, Floats, Space
+from zig.search.record import Best, Evaluate, Progress, Record, Trial, better, evaluate, read
+from zig.search.space import Choice, Floats, Space, every_width
 
 RATIOS = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
 _BASELINE = "baseline"
+_KIND = "sensitivity"
 _TINY = 1e-5  # added to a baseline that is divided by
 
 
@@ -70,6 +72,7 @@ class IterativePruner(Pruner):
     """
 
     sensitivity: Sensitivity | None = None
+    _record: Record | None = None  # the file that the sensitivity is from
 
     def analyze(  # noqa: PLR0913 - each one is a setting of the search
         self, eval_fn: Evaluate, args: Sequence[Any] = (), *, best: Best = "max", ratios: Sequence[float] = RATIOS,
@@ -78,6 +81,9 @@ class IterativePruner(Pruner):
         progress: Progress | None = None,
     ) -> Sensitivity:  # fmt: skip
         """Measure the sensitivity of every node group; what a file from before has is not measured again.
+
+        A file is of the weights that it was measured with, and of what training made of a model that `prune` gave: the
+        rounds of iterative pruning share it.
 
         Args:
             eval_fn: Called with the model and `args`, returns the metric. It costs 1 + F * R of these calls.
@@ -94,26 +100,82 @@ class IterativePruner(Pruner):
             progress: Called with the number of evaluations done, to do, and the last metric.
 
         Raises:
-            UsageError: The file is of another network, or was begun with other weights or another direction.
+            UsageError: The file is of another network, other weights, other input sizes or another direction.
+            PlanError: Nothing can be pruned, or everything is excluded.
         """
         better(best)
         shares = sorted({float(ratio) for ratio in ratios})
         if not shares or not 0 < shares[0] <= shares[-1] < 1:
             raise PlanError(f"ratios must lie between 0 and 1, not {list(ratios)}")
-        self._whole = without = self.network.families_of(excludes)
-        about = {
-            "zig": "sensitivity", "network": self.network.name, "digest": self.network.digest, "best": best,
-            "calibrated": calibration_fn is not None,
-        }  # fmt: skip
-        record = Record(self.file("sensitivity") if path is None else path, about, anew=forced)
+        without = self.network.families_of(excludes)
+        self._made(every_width(self.partition, without=without), every_width(self.partition), 1)
+        file = self.file("sensitivity") if path is None else Path(path)
+        about = {"zig": _KIND, **self.identity, "best": best, "calibrated": calibration_fn is not None}
+        record = Record(file, {**about, **({} if forced else self._ancestor(file))}, anew=forced)
         removes = self._removes(shares, without)
         if any(name not in record.scores for name in removes):  # a part of it was measured with these weights, or none
-            record = Record(record.path, {**about, "weights": self.network.weights_digest()}, anew=forced)
+            record = Record(file, about, anew=forced)
             trial = Trial(eval_fn, args, calibration_fn, calib_args)
             evaluate(self.network.masked, removes, record, trial, jobs=jobs, progress=progress)
             self._note(record, shares)
-        self.sensitivity = self._gathered(record, shares, best)
+        if record.notes.get("excluded") != sorted(without):
+            record.notes["excluded"] = sorted(without)
+            record.save()
+        return self._remembered(record, shares, best)
+
+    def recall(self, path: str | os.PathLike[str] | None = None) -> Sensitivity:
+        """Take what an earlier `analyze` of this network measured, perhaps in another process, and what it excluded.
+
+        Args:
+            path: The file; else the one in the pruner's folder.
+
+        Raises:
+            UsageError: There is no such file, it was not finished, or it is of another network, other weights or other
+                input sizes.
+        """
+        file = self.file("sensitivity") if path is None else Path(path)
+        known = read(file)
+        if unlike := self.unlike(known):
+            raise UsageError(f"{file} is of {unlike}; call analyze with another file, or anew with forced=True")
+        try:
+            about = {name: known[name] for name in ("zig", *self.identity, "best", "calibrated")}
+            shares, self._whole = [float(r) for r in known["ratios"]], frozenset(map(int, known["excluded"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"{file} was not finished; the analysis goes on with the same arguments") from error
+        better(about["best"])
+        return self._remembered(Record(file, about), shares, about["best"])
+
+    def unlike(self, known: Mapping[str, Any]) -> str:
+        """As of `Pruner`; what was retrained after `prune` is no other weights."""
+        if known.get("zig") != _KIND:
+            return "something else than sensitivity"
+        said = super().unlike(known)
+        descends = known.get("weights") != self.network.weights_digest() and self._descends(known)
+        return super().unlike({**known, "weights": self.network.weights_digest()}) if said and descends else said
+
+    def _ancestor(self, file: Path) -> dict[str, Any]:
+        """The weights of a file that these weights come from by pruning and training."""
+        known = read(file) if file.exists() else {}
+        return {"weights": known.get("weights")} if known and not self.unlike(known) else {}
+
+    def _descends(self, known: Mapping[str, Any]) -> bool:
+        """Whether everything that one of the file's plans removed is zero: training leaves it so."""
+        zero = self.network.magnitude() == 0
+        plans = (_unpacked(text, len(zero)) for text in known.get("pruned", ()))
+        return any(remove.any() and not (remove & ~zero).any() for remove in plans)
+
+    def _remembered(self, record: Record, ratios: Sequence[float], best: Best) -> Sensitivity:
+        self._whole = frozenset(record.notes["excluded"])
+        self._record, self.sensitivity = record, self._gathered(record, ratios, best)
         return self.sensitivity
+
+    def _take(self, space: Space, choice: Choice) -> None:
+        """As of `Pruner`; the file of the analysis notes what goes, to know the weights again that come of it."""
+        super()._take(space, choice)
+        packed = np.packbits(self.plan().remove).tobytes().hex()
+        if self._record is not None and packed not in self._record.notes.get("pruned", ()):
+            self._record.notes["pruned"] = [*self._record.notes.get("pruned", ()), packed]
+            self._record.save()
 
     def _removes(self, ratios: Sequence[float], without: frozenset[int]) -> dict[str, Mask]:
         """What to evaluate, by name: the whole network, then each node group alone at each share."""
@@ -147,7 +209,7 @@ class IterativePruner(Pruner):
                 "metrics": [record.scores[_BASELINE], *metrics],
                 "macs": [macs for _, macs in costs], "params": [params for params, _ in costs],
             })  # fmt: skip
-        record.notes = {"node_groups": curves}
+        record.notes |= {"ratios": list(ratios), "node_groups": curves}
         record.save()
 
     def prune(
@@ -201,6 +263,15 @@ class IterativePruner(Pruner):
         if self.sensitivity is None:
             raise UsageError("the sensitivity of the node groups is not known yet; call analyze first")
         return self.sensitivity
+
+
+def _unpacked(text: str, groups: int) -> Mask:
+    """The plan of a line of hexadecimal digits; one that removes nothing where it is no such line."""
+    try:
+        packed = np.frombuffer(bytes.fromhex(text), np.uint8)
+    except (TypeError, ValueError):
+        return np.zeros(groups, bool)
+    return np.unpackbits(packed, count=groups).astype(bool)
 
 
 def _key(family: int, ratio: float) -> str:

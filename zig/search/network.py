@@ -393,6 +393,13 @@ def digest_of(model: nn.Module) -> str:
     return made.hexdigest()
 
 
+def sizes_of(partition: Partition) -> list[list[int | None]]:
+    """The sizes of what a graph reads, None for those that are left free: costs, and so searches, go by them."""
+    graph = partition.graph
+    read = [i.type.tensor_type.shape.dim for i in graph.proto.graph.input if i.name in graph.inputs]
+    return [[dim.dim_value if dim.HasField("dim_value") else None for dim in dims] for dims in read]
+
+
 def structure(partition: Partition) -> str:
     """A number for the graph and its groups, whatever the weights are: what a stored search must agree with."""
     made = hashlib.blake2b(digest_size=16)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zig.errors import PlanError, UsageError
+from zig.errors import PlanError, UsageError, ZigWarning
 from zig.groups.partition import Partition
 from zig.latency import fastest
 from zig.search.network import Forward, Network, digest_of
@@ -105,6 +106,11 @@ class OFAPruner(Pruner):
         self.random = np.random.default_rng(0)
 
     @property
+    def made(self) -> bool:
+        """Whether there is a supernet yet."""
+        return self._supernet is not None
+
+    @property
     def supernet(self) -> Supernet:
         """The supernet that `ofa_model` made.
 
@@ -146,7 +152,9 @@ class OFAPruner(Pruner):
         sizes = {f"{path}.weight".lstrip("."): kernel_sizes(part) for path, part in network.model.named_modules()}
         held = network.parameters_of(excludes)
         elastic = {w: s for w, s in sizes.items() if kernels and len(s) > 1 and w in weights and w not in held}
-        space = self._made([*dials, *(Dial(weights[weight], options) for weight, options in elastic.items())])
+        dials += [Dial(weights[weight], options) for weight, options in elastic.items()]
+        free = some_widths(self.partition, ratios, round_to=round_to)
+        space = self._made(dials, free, round_to, "by excludes, or as first or last layers")
         names = {weights[weight]: weight for weight in elastic}
         self._space, self.random = space, np.random.default_rng(seed)
         self._supernet = Supernet(network.model, network.rows, space, names)
@@ -257,9 +265,10 @@ class OFAPruner(Pruner):
             raise PlanError(f"the range must be from a lower to a higher cost, not {min_macs:g} to {max_macs:g}")
         supernet, space = self.supernet, self.supernet.space
         about = {
-            "zig": "once-for-all", "network": self.network.name, "digest": self.network.digest,
-            "weights": digest_of(supernet.network), "of": of, "range": [min_macs, max_macs, step], "best": best,
+            "zig": "once-for-all", **self.identity, "weights": digest_of(supernet.network),
+            "calibrated": calibration_fn is not None, "of": of, "range": [min_macs, max_macs, step], "best": best,
             "evolution": vars(evolution) | {}, "dials": [[d.name, list(d.options)] for d in space.dials],
+            "order": space.digest,
         }  # fmt: skip
         record = Record(self.file(f"{of}.once-for-all") if path is None else path, about, anew=forced)
         trial = Trial(eval_fn, eval_args, calibration_fn, calib_args)
@@ -293,6 +302,13 @@ class OFAPruner(Pruner):
             "subnets": [_line(subnet) for subnet in found.values()],
         }
         record.save()
+        if len(found) < expected:
+            warnings.warn(
+                f"{len(found)} different subnets were scored, not {expected}: the others were the same again, or "
+                "nothing brings them within the range",
+                ZigWarning,
+                stacklevel=2,
+            )
         return winners
 
     def _out_of_range(self, low: float, high: float, of: str) -> str:

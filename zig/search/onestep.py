@@ -7,19 +7,22 @@ scored without training, after its BatchNorm statistics were taken anew (EagleEy
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from zig.errors import PlanError, UsageError
+from zig.errors import PlanError, UsageError, ZigWarning
 from zig.search.network import Mode
 from zig.search.pruner import Pruner
-from zig.search.record import Best, Evaluate, Progress, Record, Trial, better, evaluate
-from zig.search.space import Choice, Space
+from zig.search.record import Best, Evaluate, Progress, Record, Trial, better, evaluate, read
+from zig.search.space import Choice, Space, every_width
 
+_KIND = "one-step"
 _SPREAD = 0.3  # the largest standard deviation of the logarithm of node groups' strengths
 
 
@@ -74,7 +77,7 @@ class OneStepPruner(Pruner):
 
         Raises:
             UsageError: The file is of another search.
-            PlanError: The ratio is out of range, or nothing can be pruned.
+            PlanError: The ratio is out of range, or nothing can be pruned, or everything is excluded.
         """
         key = better(best)
         if num_subnets < 1:
@@ -83,21 +86,78 @@ class OneStepPruner(Pruner):
         space = self.space(excludes=excludes, round_to=round_to)
         drawn = self._drawn(space, num_subnets, removal_ratio, of, seed)
         about = {
-            "zig": "one-step", "network": self.network.name, "digest": self.network.digest,
-            "weights": self.network.weights_digest(), "of": of, "removal_ratio": removal_ratio, "best": best,
-            "round_to": round_to, "seed": seed, "excludes": sorted(self.network.families_of(excludes)),
+            "zig": _KIND, **self.identity, "of": of, "removal_ratio": removal_ratio, "best": best,
+            "calibrated": calibration_fn is not None, "round_to": round_to, "seed": seed,
+            "excludes": sorted(self.network.families_of(excludes)),
         }  # fmt: skip
-        name = f"{of}-{removal_ratio:g}.one-step"
-        record = Record(self.file(name) if path is None else path, about, anew=forced)
+        record = Record(self._place(of, removal_ratio, path), about, anew=forced)
         removes = {str(number): space.remove(choice.setting) for number, choice in drawn.items()}
         trial = Trial(eval_fn, eval_args, calibration_fn, calib_args)
         evaluate(self.network.masked, removes, record, trial, jobs=jobs, progress=progress)
         found = [Candidate(number, record.scores[str(number)], choice) for number, choice in drawn.items()]
         self.candidates = tuple(sorted(found, key=lambda c: (-key(c.score), c.number)))
         self._space = space
-        record.notes = {"candidates": [self._line(space, candidate) for candidate in self.candidates]}
+        lines = [self._line(space, candidate) for candidate in self.candidates]
+        record.notes = {"num_subnets": num_subnets, "candidates": lines}
         record.save()
+        self._tell(num_subnets, removal_ratio)
         return self.candidates
+
+    def _tell(self, asked: int, ratio: float) -> None:
+        """Warn where there are fewer candidates than asked for, or some of them miss the budget."""
+        count, missed = len(self.candidates), sum(not c.choice.met for c in self.candidates)
+        if count < asked:
+            warnings.warn(
+                f"{count} different candidates were scored, not {asked}: the widths that meet {ratio:.2%} are few",
+                ZigWarning,
+                stacklevel=3,
+            )
+        if missed:
+            nearest = min((c.choice for c in self.candidates), key=lambda choice: abs(choice.reached - ratio))
+            warnings.warn(
+                f"{missed} of {count} candidates miss the budget; of the nearest, {nearest.sentence}",
+                ZigWarning,
+                stacklevel=3,
+            )
+
+    def recall(
+        self, removal_ratio: float, *, of: str = "macs", path: str | os.PathLike[str] | None = None
+    ) -> tuple[Candidate, ...]:
+        """Take what an earlier `search` of this network found, perhaps in another process.
+
+        Args:
+            removal_ratio: That of the search.
+            of: As of `search`.
+            path: The file; else the one in the pruner's folder.
+
+        Raises:
+            UsageError: There is no such file, it was not finished, or it is of another network, other weights or other
+                input sizes.
+        """
+        file = self._place(of, removal_ratio, path)
+        known = read(file)
+        if unlike := self.unlike(known):
+            raise UsageError(f"{file} is of {unlike}; call search with another file, or anew with forced=True")
+        try:
+            found = [(int(line["number"]), line["widths"]) for line in known["candidates"]]
+            without, asked = frozenset(known["excludes"]), (float(known["removal_ratio"]), str(known["of"]))
+            dials = every_width(self.partition, round_to=int(known["round_to"]), without=without)
+            space = self._made(dials, dials, 1)
+            self.candidates = tuple(
+                Candidate(n, float(known["scores"][str(n)]), space.choice(space.setting(widths), *asked))
+                for n, widths in found
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"{file} was not finished; the search goes on with the same arguments") from error
+        self._space = space
+        return self.candidates
+
+    def unlike(self, known: Mapping[str, Any]) -> str:
+        """As of `Pruner`."""
+        return super().unlike(known) if known.get("zig") == _KIND else "something else than one-step pruning"
+
+    def _place(self, of: str, ratio: float, path: str | os.PathLike[str] | None) -> Path:
+        return self.file(f"{of}-{ratio:g}.one-step") if path is None else Path(path)
 
     def _drawn(self, space: Space, count: int, ratio: float, of: str, seed: int) -> dict[int, Choice]:
         """Different candidates by number; draw i has a seed of its own, so more can be drawn later."""

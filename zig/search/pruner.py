@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,18 +12,22 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from zig.errors import PlanError, UsageError
+from zig.errors import PlanError, UsageError, ZigWarning
 from zig.groups.importance import Scores
 from zig.groups.partition import Partition
 from zig.latency import Latency
 from zig.plan import Plan
-from zig.search.network import File, Mode, Network
+from zig.search.network import File, Mode, Network, sizes_of
 from zig.search.record import read, write_json
 from zig.search.space import Choice, Dial, Space, every_width
 from zig.surgery.compress import Report
 from zig.training.export import Inputs
 
 SPEC = "zig plan"
+_UNLIKE = {
+    "network": "another model", "digest": "another model", "inputs": "other input sizes", "weights": "other weights",
+    "importance": "other scores of importance",
+}  # fmt: skip
 Tell = Callable[[int, int], None]
 
 
@@ -79,6 +85,24 @@ class Pruner:
         """The importance of each group as the weights are now, float64[G]."""
         return self.network.magnitude() if self._scores is None else np.asarray(self._scores, np.float64)
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a file of scores must agree with to be of this network as it is now."""
+        given = None if self._scores is None else hashlib.blake2b(self.scores.tobytes(), digest_size=16).hexdigest()
+        return {
+            "network": self.network.name, "digest": self.network.digest, "inputs": sizes_of(self.partition),
+            "weights": self.network.weights_digest(), "importance": given,
+        }  # fmt: skip
+
+    def unlike(self, known: Mapping[str, Any]) -> str:
+        """What a file of scores is of instead of this network; empty where it is of this one.
+
+        Args:
+            known: The content of the file.
+        """
+        mine = self.identity
+        return next((said for name, said in _UNLIKE.items() if known.get(name) != mine[name]), "")
+
     def file(self, kind: str) -> Path:
         """Where this network's file of some kind lies; other networks of the same class have other files."""
         return self.folder / f"{self.network.name}-{self.network.digest[:8]}.{kind}.json"
@@ -93,24 +117,34 @@ class Pruner:
         Args:
             provider: Where onnxruntime runs: `cpu`, `cuda`, ...
             runs: How many runs a time is the fastest of.
-            forced: Whether to measure anew what a file from before has.
+            forced: Whether to measure anew what a file from before has; what is of other sizes, or lacks layers or
+                kernels of this network, is measured anew in any case.
             progress: Called with the number of kinds of layers measured, and to measure.
 
         Raises:
             UsageError: The provider is missing here.
         """
         file = self.file(f"{provider}.latency")
-        if file.exists() and not forced:
-            self.latency = Latency.from_dict(self.partition, read(file, "tables"))
-        else:
-            made = Latency.measure(
+        self.latency = None if forced else self._timed_before(file)
+        if self.latency is None:
+            self.latency = Latency.measure(
                 self.partition, provider=provider, runs=runs, kernels=self._kernels(), progress=progress
             )
-            write_json(file, {"zig": "latency", "network": self.network.name, **made.to_dict()})
-            self.latency = made
+            about = {"zig": "latency", "network": self.network.name, "inputs": sizes_of(self.partition)}
+            write_json(file, {**about, **self.latency.to_dict()})
         if self._space is not None:
             self._space.time_by(self.latency)
         return self.latency
+
+    def _timed_before(self, file: Path) -> Latency | None:
+        """The times in a file, where they are of the layers, kernels and input sizes that the network has now."""
+        if not file.exists():
+            return None
+        known, sizes = read(file, "tables"), sizes_of(self.partition)
+        if known.get("inputs", sizes) != sizes:  # an older zig noted no sizes; then its layers tell
+            return None
+        found = Latency.from_dict(self.partition, known)
+        return found if found.covers(self._kernels()) else None
 
     def _kernels(self) -> dict[str, Sequence[int]]:
         """Kernel sizes that a weight may have besides its own."""
@@ -141,11 +175,28 @@ class Pruner:
             PlanError: Nothing is left to prune.
         """
         without = self.network.families_of(excludes) | self._whole
-        return self._made(every_width(self.partition, round_to=round_to, without=without))
+        dials = every_width(self.partition, round_to=round_to, without=without)
+        return self._made(dials, every_width(self.partition, round_to=round_to), round_to)
 
-    def _made(self, dials: list[Dial]) -> Space:
+    def _made(self, dials: list[Dial], free: list[Dial], round_to: int, excluded: str = "by excludes") -> Space:
+        """The space of some dials; where there are none, the error says whether excludes, rounding or the graph did it.
+
+        Args:
+            dials: What may be chosen.
+            free: The node groups' dials if nothing were excluded.
+            round_to: What widths are multiples of.
+            excluded: By what node groups are excluded.
+        """
         if not dials:
-            raise PlanError(f"nothing of {self.network.name} can be pruned; `zig analyze` says what fixes each part")
+            name = self.network.name
+            if free:
+                raise PlanError(
+                    f"nothing of {name} is left to prune: all of its node groups that can be pruned ({len(free)}) are "
+                    f"excluded {excluded}"
+                )
+            if every_width(self.partition):
+                raise PlanError(f"nothing of {name} can be pruned: no width has a smaller multiple of {round_to}")
+            raise PlanError(f"nothing of {name} can be pruned; `zig analyze` says what fixes each part")
         return Space(self.partition, self.scores, dials, timing=self.latency)
 
     def plan(self) -> Plan:
@@ -207,16 +258,21 @@ class Pruner:
         setting = space.full.copy()
         for i, dial in enumerate(space.dials):
             if wanted.get(dial.family, dial.options[0]) not in dial.options:
-                raise UsageError(f"width {wanted[dial.family]} of {dial.name} is no multiple of round_to")
+                raise UsageError(
+                    f"the plan keeps {wanted[dial.family]} of {dial.name}; with what is asked for now it may keep "
+                    f"{', '.join(map(str, dial.options))}"
+                )
             setting[i] = dial.options.index(wanted.get(dial.family, dial.options[0]))
         return space.choice(setting, content["asked"], content["of"])
 
     def _result(self, mode: Mode) -> nn.Module:
-        """The model without what the choice removes.
+        """The model without what the choice removes; a budget that is missed is told.
 
         Raises:
             UsageError: The network is a file.
         """
+        if self.choice is not None and not self.choice.met:
+            warnings.warn(self.choice.sentence, ZigWarning, stacklevel=3)
         if isinstance(self.network, File):
             raise UsageError(f"{self.network.model} is a file; take plan(), or write the small file with compress()")
         return self.network.pruned(self.plan().remove, mode)

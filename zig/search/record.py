@@ -50,6 +50,8 @@ class Record:
         self.notes: dict[str, Any] = {}
         if self.path.exists() and not anew:
             known = read(self.path)
+            if not isinstance(known["scores"], dict):
+                raise UsageError(f"{self.path}: its scores have no names; name another file")
             for name, value in self.about.items():
                 if known.get(name) != value:
                     raise UsageError(
@@ -57,6 +59,7 @@ class Record:
                         "name another file, or begin anew with forced=True"
                     )
             self.scores = {name: float(score) for name, score in known["scores"].items()}
+            self.notes = {name: note for name, note in known.items() if name not in {*self.about, "scores"}}
 
     def add(self, scores: Mapping[str, float]) -> None:
         """Take down scores, in the file too."""

@@ -11,6 +11,7 @@ nearer still. Nothing is drawn and rejected, and nothing loops without a bound.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -108,6 +109,12 @@ class Space:
         self.full = np.zeros(len(self.dials), np.int64)
         self.whole: dict[str, float] = {}
         self.time_by(timing)
+
+    @property
+    def digest(self) -> str:
+        """A number for what settings mean: the dials, and the order in which groups go."""
+        dials = repr([(dial.name, dial.options) for dial in self.dials])
+        return hashlib.blake2b(dials.encode() + self.rank.tobytes(), digest_size=8).hexdigest()
 
     def time_by(self, timing: Timing | None) -> None:
         """Let latency be a budget."""
