@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zig.proof.verify import Session
+from zig.proof.session import Session
 from zig.search import IterativePruner
 
 

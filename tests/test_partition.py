@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 
 import zig
 from zig.errors import UsageError
-from zig.groups.partition import components
+from zig.groups.forks import components
 from zig.operators import OPERATORS, Operator
 
 ATTENTION = attention("Reshape", "heads")

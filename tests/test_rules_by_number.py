@@ -47,7 +47,8 @@ import zig
 from zig.errors import ZigError
 from zig.flow.flow import Flow
 from zig.flow.units import Part, Tensor
-from zig.groups.partition import Labels, Partition, members, settle
+from zig.groups.forks import Labels, members, settle
+from zig.groups.partition import Partition
 from zig.groups.weights import Zeroed
 from zig.model.graph import Graph, Node, load
 from zig.operators import OPERATORS, Operator

@@ -17,7 +17,8 @@ from zig.errors import ModelError, UsageError, VerifyError
 from zig.proof import verify as verifying
 from zig.proof.edits import probes
 from zig.proof.inputs import GUESSES, Input, feedback, random_feeds
-from zig.proof.verify import Session, latency, obstacle, verify
+from zig.proof.session import Session
+from zig.proof.verify import latency, obstacle, verify
 
 SCALE = "g (float[N, 4] x) => (float[N, 4] y) { y = Mul(x, w) }"
 
@@ -597,7 +598,7 @@ def test_tables_bound_the_ids_that_are_looked_up() -> None:
 
 
 def test_a_run_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verifying, "PATIENCE", 0.2)
+    monkeypatch.setattr("zig.proof.session.PATIENCE", 0.2)
     text = """g (float[N, 3] x) => (float[N, 3] y) {
         n = Constant <value = int64 {1000000000000}> () t = Constant <value = bool {1}> ()
         y = Loop (n, t, x) <body = b (int64 i, bool c, float[N, 3] s) => (bool d, float[N, 3] r) {

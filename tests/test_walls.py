@@ -9,6 +9,8 @@ from graphlib import CycleError, TopologicalSorter
 import pytest
 from conftest import ROOT
 
+ROOMS = ("host", "model", "proof", "flow", "operators", "groups", "surgery")
+
 grimp = pytest.importorskip("grimp", reason="needs import-linter")
 
 
@@ -28,8 +30,10 @@ def test_the_contracts_hold() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_rooms_are_small() -> None:
-    sizes = {
-        path.relative_to(ROOT): len(path.read_text(encoding="utf-8").splitlines()) for path in ROOT.glob("zig/**/*.py")
-    }
-    assert {path for path, lines in sizes.items() if lines > 700} == set()
+LARGE = {"cli.py": 740, "flow/flow.py": 570, "surgery/surgeon.py": 500}  # to be split; none may grow, none may join
+
+
+def test_files_are_small() -> None:
+    core = [*ROOT.glob("zig/*.py"), *(path for room in ROOMS for path in (ROOT / "zig" / room).glob("*.py"))]
+    sizes = {str(path.relative_to(ROOT / "zig")): len(path.read_text(encoding="utf-8").splitlines()) for path in core}
+    assert {name: lines for name, lines in sizes.items() if lines > LARGE.get(name, 430)} == {}

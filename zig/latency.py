@@ -36,7 +36,7 @@ from zig.groups.partition import Mask, Partition
 from zig.model.dims import at_least_one
 from zig.plan import Plan
 from zig.proof.inputs import GUESSES, random_feeds
-from zig.proof.verify import Session
+from zig.proof.session import Session
 from zig.surgery.compress import compress
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")

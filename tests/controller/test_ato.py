@@ -21,7 +21,7 @@ from zig import analyze, summary
 from zig.controller import ATO, report
 from zig.controller.resource import resource
 from zig.errors import UsageError
-from zig.proof.verify import Session
+from zig.proof.session import Session
 
 ROOT = Path(__file__).resolve().parents[2]
 

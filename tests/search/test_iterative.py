@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import zig
 from zig.errors import ExportError, PlanError, UsageError
-from zig.proof.verify import Session
+from zig.proof.session import Session
 from zig.search import IterativePruner
 from zig.search.iterative import Sensitivity
 from zig.search.network import Masked

@@ -14,7 +14,7 @@ from searched import CASES, Residual, randomised
 import zig
 from zig.errors import UsageError
 from zig.latency import Latency, Table, layers_of, uniform
-from zig.proof.verify import Session
+from zig.proof.session import Session
 from zig.search import Evolution, IterativePruner, OFAPruner, OneStepPruner
 from zig.training.export import export
 

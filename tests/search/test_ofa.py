@@ -14,7 +14,7 @@ from torch.nn import functional
 
 import zig
 from zig.errors import PlanError, UsageError
-from zig.proof.verify import Session
+from zig.proof.session import Session
 from zig.search import Evolution, OFAPruner, recalibrate
 from zig.search.ofa import ends_of, soft_cross_entropy
 from zig.search.supernet import kernel_sizes

@@ -13,7 +13,7 @@ from torch import nn
 
 import zig
 from zig.errors import ExportError
-from zig.proof.verify import Session
+from zig.proof.session import Session
 from zig.training.export import LOSSLESS, export, save
 
 EXPORTERS = ("dynamo", "torchscript")

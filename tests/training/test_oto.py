@@ -14,7 +14,7 @@ from torch import nn
 import zig
 from zig import OTO
 from zig.errors import LinkError, PlanError
-from zig.proof.verify import Session
+from zig.proof.session import Session
 from zig.training import demo
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from zig import OTO
 from zig.errors import ExportError, LinkError, UsageError
-from zig.proof.verify import Session
+from zig.proof.session import Session
 from zig.training import slim_state_dict
 
 

@@ -12,7 +12,8 @@ from zig.errors import UsageError
 from zig.flow.flow import Flow
 from zig.flow.units import Units
 from zig.groups.budget import Budget
-from zig.groups.partition import FORKS, Partition, analyze, members, settle, sides
+from zig.groups.forks import FORKS, members, settle, sides
+from zig.groups.partition import Partition, analyze
 
 
 class Why(NamedTuple):

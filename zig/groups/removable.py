@@ -16,7 +16,8 @@ import numpy as np
 
 from zig.flow.flow import Flow
 from zig.flow.units import NOTHING, Rest, Units
-from zig.groups.partition import FORKS, Mask, Partition, members, settle, tied
+from zig.groups.forks import FORKS, members, settle, tied
+from zig.groups.partition import Mask, Partition
 from zig.groups.weights import WHOLE, WORKERS, Sight, Zeroed
 from zig.model.dims import number
 from zig.model.shapes import Array

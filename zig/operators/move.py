@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zig.errors import RuleError
-from zig.flow.row import Operator, letters, repair_sizes, same, zero_only
+from zig.flow.row import Operator, repair_sizes, same
 from zig.flow.units import Axis, Part, Tensor, size
 from zig.model.dims import Dim, Size, number
 from zig.model.shapes import reshaped
-from zig.operators.reduce import bind
 
 if TYPE_CHECKING:
     from zig.flow.call import Call
     from zig.flow.row import Editor, Side
 
 
-def _like(x: Tensor, axes: Any) -> Tensor:
+def like(x: Tensor, axes: Any) -> Tensor:
+    """A tensor with other axes, made of the same."""
     return Tensor(tuple(axes), x.const, x.weight, x.number)
 
 
@@ -29,13 +29,13 @@ def _transpose(call: Call) -> list[Tensor | None]:
     """Axes in another order."""
     x = call.tensor(0)
     order = call.attribute("perm") or list(range(len(x.axes)))[::-1]
-    return [_like(x, (x.axes[i] for i in order))]
+    return [like(x, (x.axes[i] for i in order))]
 
 
 def _reshape(call: Call) -> list[Tensor | None]:
     """The same elements under other sizes."""
     x = call.tensor(0)
-    return [_like(x, call.flow.regroup(x.axes, call.result_sizes(), call.node))]
+    return [like(x, call.flow.regroup(x.axes, call.result_sizes(), call.node))]
 
 
 def _squeeze(call: Call) -> list[Tensor | None]:
@@ -43,7 +43,7 @@ def _squeeze(call: Call) -> list[Tensor | None]:
     x, axes = call.tensor(0), _squeezed(call)
     if axes is None or any(isinstance(size(x.axes[axis]), int) and size(x.axes[axis]) != 1 for axis in axes):
         return _reshape(call)
-    return [_like(x, tuple(axis for i, axis in enumerate(x.axes) if i not in axes))]
+    return [like(x, tuple(axis for i, axis in enumerate(x.axes) if i not in axes))]
 
 
 def _squeezed(call: Call) -> set[int] | None:
@@ -80,7 +80,7 @@ def _expand(call: Call) -> list[Tensor | None]:
     sizes = call.result_sizes()
     axes = ((),) * (len(sizes) - len(x.axes)) + x.axes
     rest = x.number if np.isfinite(x.number) else np.nan
-    return [_like(x, (_grown(call, axis, n, rest) for axis, n in zip(axes, sizes, strict=True)))]
+    return [like(x, (_grown(call, axis, n, rest) for axis, n in zip(axes, sizes, strict=True)))]
 
 
 def _grown(call: Call, axis: Axis, n: Size, rest: float) -> Axis:
@@ -109,21 +109,21 @@ def _tile(call: Call) -> list[Tensor | None]:
         repeats = np.where(np.arange(len(x.axes)) == call.constant(2), repeats, 1)
     why = call.flow.reason(f"is repeated by {call.node}", call.node.name)
     pairs = zip(repeats.tolist(), x.axes, strict=True)
-    return [_like(x, (axis if k == 1 else (Part(k, why=why), *axis) for k, axis in pairs))]
+    return [like(x, (axis if k == 1 else (Part(k, why=why), *axis) for k, axis in pairs))]
 
 
 # -- index maps along one axis -------------------------------------------------------------------------------------
 
 
-def _pick(call: Call, axis: Axis, indices: Any) -> Axis:
+def pick(call: Call, axis: Axis, indices: Any) -> Axis:
     """The axis of a selection: the same units in another order."""
     flat = call.flow.flat(axis, call.node)
     if len(indices) < 2:
-        return _alone(call, axis, indices)
+        return alone(call, axis, indices)
     return (call.flow.part(flat.units[indices], flat.rest[indices]),)
 
 
-def _alone(call: Call, axis: Axis, indices: Any) -> Axis:
+def alone(call: Call, axis: Axis, indices: Any) -> Axis:
     """A single index that is read by itself can't be removed: nothing would be left to read."""
     flat = call.flow.flat(axis, call.node)
     why = call.flow.reason(f"is read alone by {call.node}", call.node.name)
@@ -161,13 +161,13 @@ def _slice(call: Call) -> list[Tensor | None]:
     for i, start, end, step in operands:
         if not is_live(axes[i]):
             whole = step == 1 and start == 0 and sizes is not None and sizes[i] == x.sizes[i]
-            axes[i] = axes[i] if whole else _dead_axis(call, sizes, i)
+            axes[i] = axes[i] if whole else dead_axis(call, sizes, i)
         elif isinstance(start, Dim) or isinstance(end, Dim):
             axes[i] = _cut_anywhere(call, axes[i], sizes, i)
         else:
             indices = np.arange(number(size(axes[i])))[_bounds(start, end, step)]
-            axes[i] = axes[i] if len(indices) == size(axes[i]) and step == 1 else _pick(call, axes[i], indices)
-    return [_like(x, axes)]
+            axes[i] = axes[i] if len(indices) == size(axes[i]) and step == 1 else pick(call, axes[i], indices)
+    return [like(x, axes)]
 
 
 def _slice_sides(call: Call) -> list[Side]:
@@ -187,12 +187,12 @@ def _unknown_slice(call: Call, x: Tensor, sizes: tuple[Size, ...] | None) -> Ten
     if call.has(3) and which is None:
         raise RuleError("its axes are computed at run time")
     touched = range(len(x.axes)) if which is None else [int(a) % len(x.axes) for a in which]
-    return _like(x, (_cut_anywhere(call, a, sizes, i) if i in touched else a for i, a in enumerate(x.axes)))
+    return like(x, (_cut_anywhere(call, a, sizes, i) if i in touched else a for i, a in enumerate(x.axes)))
 
 
 def _cut_anywhere(call: Call, axis: Axis, sizes: tuple[Size, ...] | None, i: int) -> Axis:
     call.flow.fix(axis, call.flow.reason(f"is sliced at run time by {call.node}", call.node.name))
-    return _dead_axis(call, sizes, i)
+    return dead_axis(call, sizes, i)
 
 
 def _bounds(start: Size, end: Size, step: int) -> slice:
@@ -200,7 +200,8 @@ def _bounds(start: Size, end: Size, step: int) -> slice:
     return slice(first, None if step < 0 and last < -(2**30) else last, int(step))
 
 
-def _dead_axis(call: Call, sizes: tuple[Size, ...] | None, i: int) -> Axis:
+def dead_axis(call: Call, sizes: tuple[Size, ...] | None, i: int) -> Axis:
+    """An axis of the result in which nothing can go, of the size that shape inference gives."""
     if sizes is None:
         raise RuleError(f"the shape of its output '{call.node.outputs[0]}' is not known")
     why = call.flow.reason(f"lies along an axis that {call.node} makes", call.node.name)
@@ -275,8 +276,8 @@ def pieces(call: Call, x: Tensor, axis: int, sizes: list[int]) -> list[Tensor]:
     whole, start, results = x.axes[axis], 0, list[Tensor]()
     for n in sizes:
         dead_piece: Axis = () if n == 1 else (Part(n, why=why),)
-        piece = _pick(call, whole, np.arange(start, start + n)) if is_live(whole) else dead_piece
-        results.append(_like(x, (*x.axes[:axis], piece, *x.axes[axis + 1 :])))
+        piece = pick(call, whole, np.arange(start, start + n)) if is_live(whole) else dead_piece
+        results.append(like(x, (*x.axes[:axis], piece, *x.axes[axis + 1 :])))
         start = start + n
     return results
 
@@ -311,7 +312,7 @@ def joined(call: Call, tensors: list[Tensor], axis: int) -> list[Tensor | None]:
     axes: list[Axis] = []
     for k in range(len(tensors[0].axes)):
         both = [tensor.axes[k] for tensor in tensors]
-        axes.append(_chained(call, both) if k == i else _shared(call, both))
+        axes.append(_chained(call, both) if k == i else shared(call, both))
     const = all(tensor.const for tensor in tensors)
     number = tensors[0].number if len({tensor.number for tensor in tensors}) == 1 else np.nan
     return [Tensor(tuple(axes), const, const and any(tensor.weight for tensor in tensors), number)]
@@ -328,7 +329,7 @@ def _chained(call: Call, runs: list[Axis]) -> Axis:
     return (call.flow.part(np.concatenate(units), np.concatenate(rests)),)
 
 
-def _shared(call: Call, both: list[Axis]) -> Axis:
+def shared(call: Call, both: list[Axis]) -> Axis:
     """The other axes: tied, at rest only where all operands rest at the same value."""
     columns = call.flow.align(both, call.node)
     return tuple(agreed(parts) for parts in columns)
@@ -342,238 +343,6 @@ def agreed(parts: list[Part]) -> Part:
     rests = np.stack([part.rest for part in live])
     rest = np.where((rests == rests[0]).all(axis=0) & (len(live) == len(parts)), rests[0], np.nan)
     return Part(live[0].size, live[0].units, rest)
-
-
-def _gather(call: Call) -> list[Tensor | None]:
-    """A selection by constant indices, in whatever shape they have; else a look-up, which fixes the axis."""
-    x, indices = call.tensor(0), call.constant(1)
-    i = call.attribute("axis", 0) % len(x.axes)
-    axis, middle = x.axes[i], _index_axes(call)
-    if is_live(axis) and indices is not None and indices.dtype != object:
-        wrapped = np.where(indices < 0, indices + number(size(axis)), indices)
-        middle = call.flow.regroup([_pick(call, axis, wrapped.reshape(-1))], indices.shape, call.node)
-    else:
-        call.flow.fix(axis, call.flow.reason(f"is looked up by index in {call.node}", call.node.name))
-    if x.weight:
-        call.flow.members.extend(p.units for k, a in enumerate(x.axes) if k != i for p in a if p.live)
-    const = x.const and call.tensor(1).const
-    return [Tensor((*x.axes[:i], *middle, *x.axes[i + 1 :]), const, const and x.weight)]
-
-
-def _index_axes(call: Call) -> tuple[Axis, ...]:
-    """The axes that the indices bring, with nothing in them that can go."""
-    indices = call.tensor(1)
-    call.flow.fix(indices, call.flow.reason(f"is an index of {call.node}", call.node.name))
-    why = call.flow.reason(f"lies along the indices of {call.node}", call.node.name)
-    return tuple(() if n == 1 else (Part(n, why=why),) for n in indices.sizes)
-
-
-def _gather_nd(call: Call) -> str:
-    """Looks up along the axes that the last axis of the indices counts: `*b v! *d, ~*b *i! j! -> *b *i *d`."""
-    rank, indices, batch = len(call.tensor(0).axes), call.tensor(1), call.attribute("batch_dims", 0)
-    count = number(indices.sizes[-1])
-    batches, looked_up = [f"b{i}" for i in range(batch)], [f"v{i}!" for i in range(count)]
-    left = [f"d{i}" for i in range(rank - batch - count)]
-    places = [f"i{i}!" for i in range(len(indices.axes) - batch - 1)]
-    data, result = " ".join([*batches, *looked_up, *left]), " ".join([*batches, *places, *left])
-    return f"{data}, ~{' '.join([*batches, *places, 'j!'])} -> {result}"
-
-
-def _repair_gather(cut: Editor) -> None:
-    """Indices point at new places; where they point at something that is gone they go too."""
-    call, indices = cut.call, cut.call.constant(1)
-    i = call.attribute("axis", 0) % len(call.tensor(0).axes)
-    axis, result = call.tensor(0).axes[i], call.outputs[0]
-    if indices is None or result is None or not is_live(axis) or not cut.touches(axis):
-        cut.freeze(1)
-        return
-    keep = cut.keep(axis)
-    moved = (np.cumsum(keep) - 1)[np.where(indices < 0, indices + len(keep), indices)]
-    for k, place in enumerate(result.axes[i : i + indices.ndim]):
-        moved = np.compress(cut.keep(place), moved, axis=k)
-    cut.set_operand(1, moved.astype(indices.dtype))
-
-
-def _by_index(call: Call) -> tuple[str, str]:
-    """Axes of the data and of the indices: those of one size pass, all but the one that is looked up along."""
-    data, indices = call.tensor(0).sizes, call.tensor(1).sizes
-    axis = call.attribute("axis", 0) % len(data)
-    passes = [m == n and i != axis for i, (m, n) in enumerate(zip(data, indices, strict=True))]
-    x, places = ([f"a{i}" if one else f"{k}{i}!" for i, one in enumerate(passes)] for k in "vi")
-    return " ".join(x), " ".join(places)
-
-
-def _gather_elements(call: Call) -> str:
-    """Looks up along one axis: `*a v!, ~*a i! -> *a i`."""
-    x, places = _by_index(call)
-    return f"{x}, ~{places} -> {places.replace('!', '')}"
-
-
-def _scatter_elements(call: Call) -> str:
-    """Writes along one axis: `*a v!, ~*a i!, *a i! -> *a v`."""
-    x, places = _by_index(call)
-    return f"{x}, ~{places}, {places} -> {x.replace('!', '')}"
-
-
-def _tensor_scatter(call: Call) -> str:
-    """Writes along one axis: `b v! *a, b i! *a, ~b -> b v *a`."""
-    axes = letters(len(call.tensor(0).axes))
-    axis = call.attribute("axis", -2) % len(axes)
-    update = " ".join(f"{a}_!" if i == axis else a for i, a in enumerate(axes))
-    return bind(axes, axis).replace(" ->", f", {update}, ~{axes[0]} ->")
-
-
-def _over_zeros(_: Call, x: Any, indices: Any, updates: Any) -> Any:
-    """What is written over zeros must be zeros."""
-    return np.where((np.asarray(x) == 0) & (np.asarray(updates) == 0), 0.0, np.nan)
-
-
-def _scatter(call: Call) -> list[Tensor | None]:
-    """Written over known places of the first axis, an update goes where its place goes; other axes pass."""
-    x, indices, updates, flow = call.tensor(0), call.constant(1), call.tensor(2), call.flow
-    flow.fix(call.tensor(1), flow.reason(f"is an index of {call.node}", call.node.name))
-    depth, places = number(call.tensor(1).sizes[-1]), len(call.tensor(1).axes) - 1
-    flow.members.extend(part.units for tensor in (x, updates) if tensor.weight for part in tensor.live)
-    adds = call.attribute("reduction", "none") not in ("none", "max", "min")
-    others = tuple(_shared(call, list(pair)) for pair in zip(x.axes[depth:], updates.axes[places:], strict=True))
-    others = tuple(_only_zeros(axis) for axis in others) if adds else others
-    known = depth == places == 1 and indices is not None and indices.dtype != object
-    if known and call.attribute("reduction", "none") == "none":
-        first: tuple[Axis, ...] = (_written(call, x.axes[0], updates.axes[0], indices),)
-    else:
-        why = flow.reason(f"is written to by index in {call.node}", call.node.name)
-        first = x.axes[:depth]
-        for axis in (*first, *updates.axes[:places]):
-            flow.fix(axis, why)
-    const = x.const and updates.const
-    return [Tensor((*first, *others), const, const and (x.weight or updates.weight))]
-
-
-def _only_zeros(axis: Axis) -> Axis:
-    """Twice a constant is another one, but for zero."""
-    return tuple(p._replace(rest=np.where(p.rest == 0, 0.0, np.nan)) if p.live else p for p in axis)
-
-
-def _written(call: Call, axis: Axis, update: Axis, indices: Any) -> Axis:
-    """An axis with some places written over: tied to the updates, at rest where they are."""
-    flat, written = call.flow.flat(axis, call.node), call.flow.flat(update, call.node)
-    if not flat.live:
-        call.flow.fix(update, call.flow.reason(f"is written to places that {call.node} names", call.node.name))
-        return axis
-    places, rest = indices[:, 0] % len(flat.units), np.array(flat.rest)
-    call.flow.tie(call.flow.part(flat.units[places], rest[places]), written, call.node)
-    rest[places] = written.rest if written.live else np.nan
-    return (flat._replace(rest=rest),)
-
-
-def _repair_scatter(cut: Editor) -> None:
-    """Places move, and those that are gone go."""
-    indices, axis = cut.call.constant(1), cut.call.tensor(0).axes[0]
-    if indices is None or not cut.touches(axis):
-        cut.freeze(1)
-        return
-    keep = cut.keep(axis)
-    places = indices[:, 0] % len(keep)
-    cut.set_operand(1, (np.cumsum(keep) - 1)[places[keep[places]]][:, None].astype(indices.dtype))
-
-
-def _pad(call: Call) -> list[Tensor | None]:
-    """A constant around an axis: its slices rest at that constant, and nothing else holds them there."""
-    x, value = call.tensor(0), _pad_value(call)
-    pads = {a: both for a, both in _pads(call).items() if both != (0, 0)}
-    sizes, axes = call.flow.graph.shapes.get(call.node.outputs[0]), list(x.axes)
-    for a, both in pads.items():
-        axes[a] = _padded(call, axes[a], both, value) if is_live(axes[a]) else ()
-        axes[a] = axes[a] or _dead_axis(call, sizes, a)
-    for a, axis in enumerate(axes):
-        if pads.keys() - {a} and not _repeats_itself(call):
-            axes[a] = tuple(_only_at(call, part, value) for part in axis)
-    same = x.number == value or not pads or _repeats_itself(call)
-    return [Tensor(tuple(axes), x.const, x.weight, x.number if same else np.nan)]
-
-
-def _pads(call: Call) -> dict[int, tuple[Any, Any]]:
-    """How much stands before and after each axis that is named; None where that is computed at run time.
-
-    Raises:
-        RuleError: which axes they are for is computed at run time.
-    """
-    rank = len(call.tensor(0).axes)
-    pads = call.constant(1) if call.has(1) else call.attribute("pads") or call.attribute("paddings")
-    which = call.constant(3) if call.has(3) else range(rank)
-    if which is None:
-        raise RuleError("its axes are computed at run time")
-    places = [int(a) % rank for a in which]
-    if pads is None:
-        return dict.fromkeys(places, (None, None))
-    entries = [int(n) if isinstance(n, int | np.integer) else None for n in pads]
-    return dict(zip(places, zip(entries[: len(places)], entries[len(places) :], strict=True), strict=True))
-
-
-def _pad_value(call: Call) -> float:
-    """What it pads with; nan where that is not known, or is no number."""
-    given = call.constant(2) if call.has(2) else call.attribute("value", 0.0)
-    value = np.nan if given is None else float(np.reshape(given, -1)[0])
-    return value if np.isfinite(value) else np.nan
-
-
-def _repeats_itself(call: Call) -> bool:
-    """Whether it pads with what the tensor holds."""
-    return bool(call.attribute("mode", "constant") != "constant")
-
-
-def _padded(call: Call, axis: Axis, both: tuple[Any, Any], value: float) -> Axis:
-    """A live axis with slices of its own around it, or without those at its ends; empty where nothing may go any more.
-
-    Raises:
-        RuleError: how much is computed at run time.
-    """
-    flow, node = call.flow, call.node
-    if None in both:
-        raise RuleError("its pads are computed at run time")
-    if _repeats_itself(call):
-        flow.fix(axis, flow.reason(f"is padded with its own values by {node}", node.name))
-        return ()
-    flat = flow.flat(axis, node)
-    left = slice(max(-both[0], 0), len(flat.units) - max(-both[1], 0))
-    if len(flat.units[left]) + sum(max(n, 0) for n in both) < 2:
-        return _alone(call, axis, np.arange(len(flat.units))[left])
-    before, after = (flow.fresh(max(n, 0), value) for n in both)
-    units = np.concatenate([before.units, flat.units[left], after.units])
-    return (flow.part(units, np.concatenate([before.rest, flat.rest[left], after.rest])),)
-
-
-def _only_at(call: Call, part: Part, value: float) -> Part:
-    """Padding the other axes keeps a slice constant only where it rests at the value of the padding."""
-    return part._replace(rest=np.where(part.rest == value, part.rest, np.nan)) if part.live else part
-
-
-def _repair_pad(cut: Editor) -> None:
-    """The slices around an axis are all alike: as many of them as stay."""
-    call, result = cut.call, cut.call.outputs[0]
-    pads, changed = _pads(call), False
-    if result is None or _repeats_itself(call):
-        return
-    for a, (before, after) in pads.items():
-        axis = call.tensor(0).axes[a]
-        if (before, after) != (0, 0) and is_live(axis) and is_live(result.axes[a]):
-            changed = True
-            pads[a] = (_left(cut, axis, result.axes[a], before), _left(cut, axis, result.axes[a], after, -1))
-    if changed:
-        entries = [n for column in zip(*pads.values(), strict=True) for n in column]
-        if call.has(1):
-            given = call.constant(1)
-            assert given is not None
-            cut.set_sizes(
-                1, entries, tuple(o if n is None else n for n, o in zip(entries, given.tolist(), strict=True))
-            )
-        else:
-            cut.set_attribute("pads" if call.attribute("pads") else "paddings", entries)
-
-
-def _left(cut: Editor, axis: Axis, result: Axis, pad: int, step: int = 1) -> int:
-    """What is left of the padding at one end; of what is cropped, how much is still there to be cropped."""
-    return int(cut.keep(result)[::step][:pad].sum()) if pad > 0 else -int(cut.keep(axis)[::step][:-pad].sum())
 
 
 def dead(call: Call) -> list[Tensor | None]:
@@ -600,7 +369,6 @@ def _space_to_depth(call: Call) -> str:
 
 
 _BLOCK = "spreads channels over space along this axis"
-_WRITTEN = "is written to by index along this axis"
 _FROM_SIZES = """Shape Size Range Constant RandomNormal RandomUniform BlackmanWindow HammingWindow HannWindow
     MelWeightMatrix OptionalHasElement"""
 OPERATORS: dict[str, Operator] = {
@@ -614,15 +382,6 @@ OPERATORS: dict[str, Operator] = {
     "Slice": Operator(move=_slice, data=1, repair=_repair_slice, sides=_slice_sides, repairs=(1, 2, 3, 4)),
     "Split": Operator(move=_split, data=1, repair=repair_split, sides=_split_sides, repairs=(1,)),
     "Concat": Operator(move=_concat),
-    "Gather": Operator(move=_gather, data=2, repair=_repair_gather, repairs=(1,)),
-    "GatherND": Operator(_gather_nd, rest=zero_only, why="looks entries up along this axis"),
-    "GatherElements": Operator(_gather_elements, rest=zero_only, why="looks entries up along this axis"),
-    "ScatterND": Operator(move=_scatter, repair=_repair_scatter, repairs=(1,)),
-    **{name: Operator(_scatter_elements, rest=_over_zeros, why=_WRITTEN) for name in ("ScatterElements", "Scatter")},
-    "TensorScatter": Operator(
-        _tensor_scatter, rest=lambda call, x, update, at=None: _over_zeros(call, x, at, update), why=_WRITTEN
-    ),
-    "Pad": Operator(move=_pad, data=1, repair=_repair_pad, repairs=(1,)),
     "DepthToSpace": Operator(_depth_to_space, rest=same, letters=_blocks, why=_BLOCK),
     "SpaceToDepth": Operator(_space_to_depth, rest=same, letters=_blocks, why=_BLOCK),
     "EyeLike": Operator("m! n! -> m n", why="draws a diagonal along this axis"),

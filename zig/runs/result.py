@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import nn
 
 from zig.host.atomic import write_json
-from zig.proof.verify import Session
+from zig.proof.session import Session
 from zig.runs.data import Arrays, Batch, Task, in_order
 from zig.training.export import evaluation
 from zig.training.oto import OTO

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from zig.errors import UsageError
 from zig.host.locks import alone
-from zig.proof.verify import check_onnxruntime
+from zig.proof.session import check_onnxruntime
 from zig.runs import checkpoint, data, models
 from zig.runs.config import Run, load
 from zig.runs.loop import CHECKPOINT, Trainer

@@ -24,7 +24,7 @@ from zig.groups.budget import cost
 from zig.groups.partition import analyze
 from zig.host.locks import alone
 from zig.latency import fastest
-from zig.proof.verify import check_onnxruntime
+from zig.proof.session import check_onnxruntime
 from zig.runs import checkpoint, data, models
 from zig.runs.config import Path_, load
 from zig.runs.data import Batch, Examples, Task

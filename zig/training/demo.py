@@ -27,7 +27,8 @@ from zig.groups.partition import Partition, analyze
 from zig.groups.picture import draw
 from zig.host.atomic import write_json
 from zig.host.locks import alone
-from zig.proof.verify import Session, latency
+from zig.proof.session import Session
+from zig.proof.verify import latency
 from zig.surgery.compress import Report, compress
 from zig.training.export import export
 from zig.training.oto import OTO

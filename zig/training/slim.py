@@ -27,7 +27,8 @@ from zig.groups.weights import Zeroed
 from zig.model.graph import Graph
 from zig.model.node import Node
 from zig.proof.comparison import Tally
-from zig.proof.verify import ATOL, RTOL, Session
+from zig.proof.session import Session
+from zig.proof.verify import ATOL, RTOL
 from zig.training.link import Links, link, load_of
 from zig.training.parametrized import Computed, computed, is_cut, masks, plain, replica
 
