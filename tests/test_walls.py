@@ -36,4 +36,4 @@ LARGE = {"cli.py": 740, "flow/flow.py": 570, "surgery/surgeon.py": 500}  # to be
 def test_files_are_small() -> None:
     core = [*ROOT.glob("zig/*.py"), *(path for room in ROOMS for path in (ROOT / "zig" / room).glob("*.py"))]
     sizes = {str(path.relative_to(ROOT / "zig")): len(path.read_text(encoding="utf-8").splitlines()) for path in core}
-    assert {name: lines for name, lines in sizes.items() if lines > LARGE.get(name, 430)} == {}
+    assert {name: lines for name, lines in sizes.items() if lines > LARGE.get(name, 400)} == {}
