@@ -478,6 +478,8 @@ def _lay(path: Path, data: bytes, random: Random) -> None:
     """Write a data file; sometimes it is a link."""
     way = random.integers(12)
     beside = path.with_name("beside")
+    for old in (path, beside):
+        old.unlink(missing_ok=True)
     if way == 0:
         path.symlink_to(path.name)
     elif way == 1:

@@ -39,7 +39,7 @@ def _axes(call: Call, rank: int) -> set[int]:
         raise RuleError("its axes are computed at run time")
     if given is None or not len(given):
         return set() if call.attribute("noop_with_empty_axes", 0) else set(range(rank))
-    return {int(a) % max(rank, 1) for a in given}  # a single number may be reduced "along" its axis 0
+    return {int(a) % rank for a in given} if rank else set()  # a single number may be reduced "along" its axis 0
 
 
 def _extreme(sign: int, rewrite: bool) -> Any:

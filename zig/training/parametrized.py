@@ -75,7 +75,7 @@ def check_exportable(module: nn.Module) -> None:
     for path, part in module.named_modules():
         if isinstance(part, _UNEXPORTABLE):
             owner = f".{path}".partition(".parametrizations.")[0].removeprefix(".")
-            raise UsageError(refusal(owner or type(module).__name__, type(part).__name__))
+            raise UsageError(refusal(owner or type(module).__name__.removeprefix("Parametrized"), type(part).__name__))
 
 
 def refusal(path: str, kind: str) -> str:
