@@ -8,6 +8,7 @@ outside it reads by name, as ONNX has it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -140,18 +141,18 @@ def named_apart(model: ModelProto) -> ModelProto:
         return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    taken = set(_made(copy.graph))
+    taken = dict.fromkeys(_made(copy.graph), 0)  # with the last number that was tried for each
     for node in copy.graph.node:
         for body in graphs(node):
             _name_apart(body, {}, taken)
     return copy
 
 
-def _name_apart(graph: GraphProto, outer: dict[str, str], taken: set[str]) -> None:
+def _name_apart(graph: GraphProto, outer: dict[str, str], taken: dict[str, int]) -> None:
     names = dict(outer)
     for name in _made(graph):
-        names[name] = next(n for i in range(len(taken) + 1) if (n := f"{name}_{i}" if i else name) not in taken)
-        taken.add(names[name])
+        names[name] = free = _free(name, taken)
+        taken[free] = 0
     for value in (*graph.input, *graph.initializer, *graph.output, *graph.value_info):
         value.name = names.get(value.name, value.name)
     for node in graph.node:
@@ -161,4 +162,12 @@ def _name_apart(graph: GraphProto, outer: dict[str, str], taken: set[str]) -> No
             _name_apart(body, names, taken)
 
 
-# -- shapes -----------------------------------------------------------------------------------------------------------
+def _free(name: str, taken: dict[str, int]) -> str:
+    """The name, with a number where it is taken: each number is tried once, as bodies may all use the same names."""
+    if name not in taken:
+        return name
+    for number in count(taken[name] + 1):
+        if (free := f"{name}_{number}") not in taken:
+            taken[name] = number
+            return free
+    raise AssertionError(name)  # numbers do not end

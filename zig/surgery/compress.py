@@ -211,7 +211,9 @@ def _compare(full: Path, small: Path, graph: Graph, options: dict[str, Any]) -> 
             raise ModelError(f"{graph.name}: {what}; the model is no valid ONNX ({said}), so export it again")
         if comparison.nothing:
             raise VerifyError(f"{graph.name}: {comparison.nothing}; nothing was written, give real inputs by --data")
-        raise VerifyError(f"{graph.name}: {what}; please report the model, and leave out by --keep what is before it")
+        raise VerifyError(
+            f"{graph.name}: {what}; please report the model, and prune it without what is before that (--keep)"
+        )
     return comparison
 
 

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from zig.errors import ExportError, LinkError, UsageError
+from zig.errors import ExportError, LinkError, UsageError, ZigWarning
 from zig.groups.budget import cost
 from zig.groups.partition import Partition, analyze
 from zig.groups.picture import draw
@@ -213,7 +213,7 @@ class OTO:
             self._compressed = slim(self.model, full, small, inputs, **options)
         except (ExportError, LinkError) as error:
             self._compressed = error
-            warnings.warn(str(error), stacklevel=2)
+            warnings.warn(str(error), ZigWarning, stacklevel=2)
         return report
 
     @property
@@ -301,7 +301,7 @@ class OTO:
         target = folder / f"{name or type(self.model).__name__}.{form}"
         note = draw(self.partition, target, form)
         if note:
-            warnings.warn(note, stacklevel=2)
+            warnings.warn(note, ZigWarning, stacklevel=2)
         return target
 
     def _check_finished(self) -> None:
@@ -311,6 +311,7 @@ class OTO:
                 f"pruning is not over: {optimizer.zero_groups} groups are zero after {optimizer.steps} steps, and "
                 f"all that must go will be after {optimizer.schedule.end}; train on, or set "
                 "start_pruning_steps and pruning_steps",
+                ZigWarning,
                 stacklevel=3,
             )
 
