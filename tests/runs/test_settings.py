@@ -106,7 +106,9 @@ def test_files_extend_one_another(tmp_path: Path) -> None:
     (tmp_path / "b.yml").write_text("extends: a.yml\n")
     with pytest.raises(UsageError, match="extends itself"):
         load(tmp_path / "a.yml", Run)
-    for content, said in (("a: [", "is not YAML"), ("- a", "must hold keys and values")):
+    for content, said in (
+        ("a: [", "is not YAML"), ("- a", "must hold keys and values"), ("a: " + "[" * 5000, "is nested too deeply"),
+    ):  # fmt: skip
         (tmp_path / "c.yml").write_text(content)
         with pytest.raises(UsageError, match=said):
             load(tmp_path / "c.yml", Run)

@@ -133,7 +133,7 @@ class OFAPruner:
         """
         try:
             content = json.loads(Path(file_name).read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UsageError(f"{file_name}: can't be read as JSON ({error})") from error
         entries = content.values() if isinstance(content, dict) else ()
         said = {entry["supernet"] for entry in entries if isinstance(entry, dict) and "supernet" in entry}

@@ -65,7 +65,7 @@ def _read(log: Path) -> Lines:
         lines = [json.loads(line) for line in log.read_text().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{log} can't be read: {getattr(error, 'strerror', None) or 'it is no text'}") from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UsageError(f"{log} is no training log: {error}") from error
     told = [line for line in lines if isinstance(line, dict) and {"step", "resource", "gates", "widths"} <= line.keys()]
     if not told:

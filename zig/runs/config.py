@@ -324,6 +324,8 @@ def read(path: Path_, below: tuple[Path, ...] = ()) -> dict[str, Any]:
         given = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} can't be read: {getattr(error, 'strerror', None) or 'it is no text'}") from error
+    except RecursionError as error:
+        raise UsageError(f"{file} is nested too deeply to be a file of settings") from error
     except yaml.YAMLError as error:
         raise UsageError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(given, dict):

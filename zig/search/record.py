@@ -88,7 +88,7 @@ def read(path: Path, part: str = "scores") -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: can't be read as JSON ({error}); name another file") from error
     if not isinstance(content, dict) or not isinstance(content.get(part), (dict, list)):
         raise UsageError(f"{path}: is no file of a search, it has no {part}; name another file")

@@ -54,5 +54,5 @@ def _step(line: str) -> float:
     """The step of a line; of one that is damaged, such as by a process that died, infinity."""
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf
