@@ -14,7 +14,7 @@ from typing import Any
 
 STEPS = ("replace", "rename", "link", "unlink", "rmdir", "mkdir", "fsync")
 SAID = "said"  # what it says where it finds no room
-PRELOADED = ["zig.cli", "zig.surgery", "zig.verify"]  # by what all children are forked from
+PRELOADED = ["zig.cli", "zig.surgery.compress", "zig.proof.verify"]  # by what all children are forked from
 HERE = Path(__file__).resolve().parent
 
 
