@@ -268,7 +268,7 @@ def test_costs_of_the_literature(name: str, giga: float, million: float) -> None
     with zoo.quiet():  # not without gradients: torch would then fuse attention into one operator of its own
         image = torch.zeros(1, 3, 224, 224)
         torch.onnx.export(model, (image,), file, dynamo=False, do_constant_folding=False, opset_version=zoo.OPSET)
-    summary = zig.analyze(onnx.load_from_string(file.getvalue())).summary()
+    summary = zig.summary(zig.analyze(onnx.load_from_string(file.getvalue())))
     assert summary["macs"] / 1e9 == pytest.approx(giga, rel=0.02)
     assert summary["parameters"] / 1e6 == pytest.approx(million, rel=0.01)
 

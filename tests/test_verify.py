@@ -328,7 +328,7 @@ def test_a_provider_that_cannot_start_is_named_in_one_sentence(model_path: Path,
 def test_the_smallest_of_all_models_runs_where_the_provider_is_not_at_fault() -> None:
     import onnxruntime
 
-    from zig.proof.verify import _starts
+    from zig.proof.session import _starts
 
     assert _starts(onnxruntime, [("CPUExecutionProvider", {})])
 

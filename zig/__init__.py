@@ -10,7 +10,11 @@ Names are loaded when they are first used, so that `import zig` costs nothing an
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from zig.errors import (
+from zig.host import process
+
+process.begin()  # where this is the command: before anything else is loaded
+
+from zig.errors import (  # noqa: E402
     ExportError,
     LinkError,
     ModelError,
@@ -22,9 +26,6 @@ from zig.errors import (
     VerifyError,
     ZigError,
 )
-from zig.host import process
-
-process.begin()  # where this is the command: before anything that takes time to load
 
 if TYPE_CHECKING:
     from zig.groups.budget import Budget, cost

@@ -248,7 +248,7 @@ def test_the_true_reason_where_an_output_without_a_shape_changes(
     proto.graph.output[0].type.tensor_type.ClearField("shape")
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
     partition = zig.analyze(tmp_path / "m.onnx")
-    monkeypatch.setattr("zig.surgery.removable", lambda p, _: (p, np.array([True, False, False]), p.flow))
+    monkeypatch.setattr("zig.surgery.compress.removable", lambda p, _: (p, np.array([True, False, False]), p.flow))
     with pytest.raises(
         VerifyError, match=r"the same outputs \(output 'y' differs by .* so nothing was written.*--keep"
     ) as caught:
