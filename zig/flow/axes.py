@@ -146,13 +146,6 @@ class Parts:
             self._whole[id(units)] = units, bool(units.all())
         return self._whole[id(units)][1]
 
-    def kind(self, part: Part) -> tuple[Any, ...] | None:
-        """What counts of a part besides its units: its size, level and whether it is whole; None if it is not level."""
-        if not part.live:
-            return (part.size,)
-        level = self._level(part.rest)
-        return None if level is ... else (part.size, level, self._is_whole(part.units))
-
     def must_rest(self, tensor: Tensor, why: int) -> None:
         """What goes along these axes must be at rest at 0 here: elsewhere it is looked at as well."""
         for part in tensor.live:
