@@ -248,8 +248,7 @@ class Flow(Parts):
     def _apply(self, call: Call, operator: Operator) -> list[Tensor | None]:
         for index, odd in operator.undefined.items():
             self._look(call, index, odd)
-        text = operator.rule(call) if callable(operator.rule) else operator.rule
-        return self.apply(call, operator, text)
+        return self._follow(call, operator, operator.rule(call) if callable(operator.rule) else operator.rule)
 
     def _look(self, call: Call, index: int, odd: Callable[[Call, Any], Any]) -> None:
         """Slices of a stored operand with entries that leave nothing defined must stay: 0 / 0 is not 0."""
@@ -264,7 +263,7 @@ class Flow(Parts):
             if len(parts) == 1 and parts[0].live:
                 self.leaks.append((parts[0].units[hit], why))
 
-    def apply(self, call: Call, operator: Operator, text: str) -> list[Tensor | None]:
+    def _follow(self, call: Call, operator: Operator, text: str) -> list[Tensor | None]:
         """What comes of a node whose operator's rule is `text`."""
         if (rule := parse(text)).passes and not operator.feedback:
             rule.operands[0].expand(len(call.tensor(0).axes))  # a rule for another rank is refused

@@ -8,7 +8,7 @@ import numpy as np
 
 from zig.errors import RuleError
 from zig.flow.row import Operator, repair_sizes, same
-from zig.flow.units import Axis, Part, Tensor, size
+from zig.flow.units import Axis, Part, Tensor, is_live, size
 from zig.model.dims import Dim, Size, number
 from zig.model.shapes import reshaped
 
@@ -129,11 +129,6 @@ def alone(call: Call, axis: Axis, indices: Any) -> Axis:
     why = call.flow.reason(f"is read alone by {call.node}", call.node.name)
     call.flow.fixes.append((flat.units[np.atleast_1d(indices)], why))
     return ()
-
-
-def is_live(axis: Axis) -> bool:
-    """Whether any part of an axis carries units."""
-    return any(part.live for part in axis)
 
 
 def _slice_operands(call: Call) -> list[tuple[int, Size, Size, int]] | None:

@@ -16,7 +16,7 @@ from typing import Any
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from zig.model import tensors
+from zig.model import bodies, tensors
 
 HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, *HALVES)
@@ -214,9 +214,4 @@ def _widen_attribute(attribute: AttributeProto, folder: str) -> bool:
 
 def _graphs(model: ModelProto) -> list[GraphProto]:
     """The graph and all that lie in it, the outer ones first."""
-    found = [model.graph]
-    for graph in found:  # grows meanwhile
-        for node in graph.node:
-            for attribute in node.attribute:
-                found += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
-    return found
+    return list(bodies.walk(model.graph))
